@@ -1,0 +1,48 @@
+# Every target sets up what it needs first (scripts/setup.sh), and skips what is done.
+# On a machine with another Python:  make setup PYTHON=/path/to/python3.12
+
+BIN := .venv/bin
+KERNEL := $(wildcard ffvit/jpeg/*.cpp ffvit/jpeg/*.h)
+SCRIPTS := scripts/*.sh .ci/run
+
+.DEFAULT_GOAL := help
+.PHONY: help setup kernel quickstart fmt lint type test test-all report clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+setup:  ## system packages, .venv, Python packages, tools for tests
+	@scripts/setup.sh dev
+
+kernel:  ## compile the JPEG kernel anew if its sources changed
+	@scripts/setup.sh run
+
+quickstart: kernel  ## images -> beton -> trained model -> report; DATA=/class/folders takes your own images
+	@scripts/quickstart.sh "$(DATA)"
+
+fmt: setup  ## format Python and C++
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(KERNEL)
+
+lint: setup  ## look for mistakes, misspellings and unformatted code
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/clang-format --dry-run -Werror $(KERNEL)
+	$(BIN)/shellcheck $(SCRIPTS)
+	$(BIN)/codespell
+
+type: setup  ## check types
+	$(BIN)/mypy
+
+test: lint type  ## lint, types and the tests that take seconds
+	$(BIN)/python -m pytest
+
+test-all: lint type  ## all tests: the slow ones, those that need ../shared/data, those that need a GPU
+	$(BIN)/python -m pytest -m ""
+
+report: kernel  ## table and charts of RUNS="runs/a runs/b"; default: every run
+	$(BIN)/python -m ffvit report $(or $(RUNS),$(wildcard runs/*))
+
+clean:  ## remove what builds and tests leave; .venv, .prefix, betons and runs stay
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,392 @@
+"""Every option of every command: one frozen dataclass per section, parsed by fastargs.
+
+The dataclasses are the only declaration: name, type, default and a line of help. Precedence is
+defaults, then YAML files in their order, then the command line. Environment variables are not read.
+What does not exist or does not parse raises `ConfigError`; nothing is ignored. No meaning lives
+here: a section is checked by whoever reads it.
+"""
+
+import dataclasses
+import difflib
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar, cast
+
+import yaml
+from fastargs import Config as FastargsConfig
+from fastargs import Param, Section
+from fastargs.exceptions import ValidationError
+from fastargs.validation import Checker
+
+from ffvit.errors import ConfigError
+
+SectionT = TypeVar("SectionT")
+
+
+def option(default: Any, help_text: str) -> Any:
+    """Declare one field of a section with the line of help that `--help` prints."""
+    return dataclasses.field(default=default, metadata={"help": help_text})
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSection:
+    """Where the images are and how training crops are cut from them."""
+
+    train_path: str = option("betons/imagenet/train.beton", "beton with the training images")
+    val_path: str = option("betons/imagenet/val.beton", "beton with the validation images")
+    num_workers: int = option(
+        0, "decode threads per process; 0: this process's share of the CPU cores"
+    )
+    min_scale: float = option(0.08, "smallest training crop, as a fraction of the image's area")
+    flip: bool = option(True, "mirror half of the training images")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSection:
+    """Which network is trained."""
+
+    name: str = option("ff_base_patch16_224", "one of ours, or any timm model")
+    num_classes: int = option(0, "classes of the head; 0: as many as the training beton names")
+    image_size: int = option(
+        0, "side of the canonical token grid's image, pixels; 0: the model's own"
+    )
+    patch_size: int = option(0, "side of a patch, pixels; 0: the model's own")
+    embed_dim: int = option(0, "channels; 0: the model's own")
+    depth: int = option(0, "blocks; 0: the model's own")
+    drop_rate: float = option(0.0, "dropout probability")
+    drop_path_rate: float = option(
+        0.0, "stochastic depth of the last block; earlier blocks linearly less"
+    )
+    resampler: str = option(
+        "dct", "token grids other than the canonical: dct, area, bilinear, bicubic, nearest"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ResolutionSection:
+    """Progressive resizing: the side of the training images, by epoch."""
+
+    min_res: int = option(224, "first training resolution, pixels")
+    max_res: int = option(224, "last training resolution, pixels")
+    start_ramp: int = option(0, "epoch at which the resolution begins to grow")
+    end_ramp: int = option(0, "epoch from which on it is max_res")
+    multiple: int = option(16, "resolutions are rounded to multiples of this, pixels")
+
+
+@dataclasses.dataclass(frozen=True)
+class LrSection:
+    """The learning rate, per step."""
+
+    lr: float = option(1e-3, "peak learning rate at a global batch of base_batch_size")
+    base_batch_size: int = option(
+        0, "the batch lr is stated for, scaled linearly to the run's; 0: the run's own"
+    )
+    schedule: str = option("linear", "after the warm-up: linear or cosine to min_lr, or step")
+    warmup_epochs: float = option(0.0, "epochs of linear warm-up")
+    warmup_lr: float = option(0.0, "learning rate at step 0 of the warm-up, scaled like lr")
+    min_lr: float = option(0.0, "learning rate at the end of linear and cosine, scaled like lr")
+    step_length: int = option(30, "epochs between two steps of the step schedule")
+    step_ratio: float = option(0.1, "factor at each step of the step schedule")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSection:
+    """The optimization."""
+
+    epochs: int = option(88, "passes over the training images")
+    global_batch_size: int = option(1024, "images per optimizer update, over all processes")
+    accumulation_steps: int = option(1, "micro-batches per update and process")
+    optimizer: str = option("adamw", "adamw or sgd (Nesterov off)")
+    momentum: float = option(0.9, "momentum of sgd, beta1 of adamw")
+    weight_decay: float = option(
+        0.05, "decoupled for adamw; never on norms, biases, cls token and positions"
+    )
+    label_smoothing: float = option(0.0, "probability mass spread over all classes")
+    clip_grad: float = option(0.0, "largest gradient norm; 0: no clipping")
+    ema_decay: float = option(0.0, "decay of the averaged weights, per update; 0: none are kept")
+    mixed_precision: bool = option(True, "bf16 autocast on a GPU (a CPU always computes in fp32)")
+    compile: bool = option(False, "torch.compile, one graph per resolution")
+    seed: int = option(0, "seed of initialisation, order, crops and dropout")
+
+
+@dataclasses.dataclass(frozen=True)
+class ValidationSection:
+    """How a model is measured."""
+
+    batch_size: int = option(256, "images per process and step")
+    resolution: int = option(224, "side of the validation images, pixels")
+    ratio: float = option(
+        0.875, "side of the centre crop as a fraction of the image's shorter side"
+    )
+    filter: str = option("area", "resize filter: area (triangle where it enlarges) or bicubic")
+    flip_average: bool = option(False, "average the logits of the image and its mirror image")
+    epochs_between: int = option(1, "validate after every so many epochs, and after the last")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSection:
+    """The run's folder and what is written into it."""
+
+    folder: str = option("", "run folder; empty: runs/<name of the config file>")
+    resume: str = option(
+        "auto", "auto: go on from the folder's latest checkpoint; never: refuse a used folder"
+    )
+    log_interval: int = option(50, "updates between two log lines, and between looks at the loss")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """All that `train_imagenet.py` reads."""
+
+    data: DataSection = DataSection()
+    model: ModelSection = ModelSection()
+    resolution: ResolutionSection = ResolutionSection()
+    lr: LrSection = LrSection()
+    training: TrainingSection = TrainingSection()
+    validation: ValidationSection = ValidationSection()
+    run: RunSection = RunSection()
+
+
+@dataclasses.dataclass(frozen=True)
+class WriteSection:
+    """All that `write_imagenet.py` reads."""
+
+    data_dir: str = option("", "folder or archive with the source images; empty: $IMAGENET_DIR")
+    out_dir: str = option("betons/imagenet", "folder for train.beton and val.beton")
+    source: str = option("auto", "layout: auto, folders, imagenet, kaggle, shards, parquet, cifar")
+    split: str = option("all", "what to write: all, train or val")
+    val_labels: str = option(
+        "", "ground-truth file of a flat val folder: one label, or file name and label, per line"
+    )
+    val_fraction: float = option(
+        0.1, "share held out for val where the source has no val split; 0: none"
+    )
+    mode: str = option(
+        "jpg", "jpg: encode anew; raw: pixels; passthrough: keep small baseline JPEGs as they are"
+    )
+    max_side: int = option(500, "longer side is shrunk to this, pixels; 0: no limit")
+    short_side: int = option(0, "shorter side is shrunk to this, pixels; 0: no limit")
+    jpeg_quality: int = option(90, "JPEG quality, 1 to 100")
+    chroma: str = option("420", "chroma subsampling of encoded JPEGs: 420, 422 or 444")
+    restart_interval: int = option(4, "MCUs between restart markers; 0: none")
+    subset: int = option(
+        0, "write only so many images of each split, evenly over the classes; 0: all"
+    )
+    shuffle: bool = option(True, "store the images in a random order instead of by class")
+    seed: int = option(0, "seed of the shuffle, the subset and the held-out split")
+    num_workers: int = option(0, "encoding processes; 0: one per CPU core")
+
+
+class Strict(Checker):  # type: ignore[misc]
+    """Accept a YAML value or a text of exactly one type.
+
+    fastargs' own checkers take "no" for True and 1.5 for 1.
+    """
+
+    BOOLEANS: ClassVar = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(
+        ("false", "no", "off", "0"), False
+    )
+    TEXTS: ClassVar = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+    def __init__(self, kind: type) -> None:
+        self.kind = kind
+
+    def check(self, value: Any) -> Any:
+        """Convert `value`, or raise anything at all: fastargs makes a ValidationError of it."""
+        if self.kind is bool:
+            return self.BOOLEANS[str(value).lower()]
+        if isinstance(value, bool) or (self.kind is str and not isinstance(value, str)):
+            raise TypeError
+        converted = self.kind(str(value))
+        if self.kind is float and not math.isfinite(converted):
+            raise ValueError
+        return converted
+
+    def help(self) -> str:
+        """Say what is accepted."""
+        return self.TEXTS[self.kind]
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Refuses a key given twice in one mapping, of which YAML would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        for key, _ in node.value:
+            if keys.count(key.value) > 1:
+                raise yaml.MarkedYAMLError(
+                    problem=f"'{key.value}' stands twice", problem_mark=key.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def option_names(config_class: type) -> list[str]:
+    """List the dotted names of all options of a config class, in order of declaration."""
+    return [
+        f"{section}.{field.name}"
+        for section, (_, fields) in _sections(config_class).items()
+        for field in fields
+    ]
+
+
+def load_train_config(argv: Sequence[str]) -> tuple[TrainConfig, str]:
+    """Read the config of a training run.
+
+    Args:
+        argv: Command line without the program's name: `--config FILE` (any number),
+            `--section.option=value`.
+
+    Returns:
+        The config, and the stem of the last YAML file ("train" without one), which names the run.
+
+    Raises:
+        ConfigError: An unknown option, a value of the wrong type, a file that cannot be read.
+    """
+    files, pairs = _split_argv(argv, prefix="", usage=TrainConfig)
+    given: dict[str, tuple[Any, str]] = {}
+    for file in files:
+        given |= {name: (value, str(file)) for name, value in _read_yaml(file).items()}
+    given |= {name: (value, "command line") for name, value in pairs.items()}
+    name = Path(files[-1]).stem if files else "train"
+    return _build(TrainConfig, given), name
+
+
+def load_write_config(argv: Sequence[str]) -> WriteSection:
+    """Read the options of `write_imagenet.py`: `--option=value`, without a section name.
+
+    Raises:
+        ConfigError: An unknown option or a value of the wrong type.
+    """
+    holder = dataclasses.make_dataclass("WriteConfig", [("write", WriteSection)], frozen=True)
+    files, pairs = _split_argv(argv, prefix="write.", usage=holder)
+    if files:
+        raise ConfigError(
+            "write_imagenet.py takes no --config; give its options on the command line, see --help."
+        )
+    return cast(
+        "WriteSection", _build(holder, {k: (v, "command line") for k, v in pairs.items()}).write
+    )
+
+
+def to_dict(config: TrainConfig) -> dict[str, dict[str, Any]]:
+    """Turn a config into nested plain values, as written to a run's `config.yaml`."""
+    return dataclasses.asdict(config)
+
+
+def _sections(config_class: type) -> dict[str, tuple[type, tuple[dataclasses.Field[Any], ...]]]:
+    """Map each section's name to its dataclass and that dataclass's fields."""
+    return {
+        f.name: (cast("type", f.type), dataclasses.fields(cast("Any", f.type)))
+        for f in dataclasses.fields(config_class)
+    }
+
+
+def _split_argv(argv: Sequence[str], prefix: str, usage: type) -> tuple[list[str], dict[str, str]]:
+    """Split a command line into YAML files and option pairs; `--help` prints them and exits."""
+    files: list[str] = []
+    pairs: dict[str, str] = {}
+    words = list(argv)
+    while words:
+        word = words.pop(0)
+        if word in ("-h", "--help"):
+            _print_help(usage, prefix)
+            raise SystemExit(0)
+        if not word.startswith("--"):
+            raise ConfigError(f"command line: expected --option=value, got {word!r}; see --help.")
+        name, equals, value = word[2:].partition("=")
+        if not equals:
+            if not words or words[0].startswith("--"):
+                raise ConfigError(
+                    f"command line: option --{name} has no value; write --{name}=VALUE."
+                )
+            value = words.pop(0)
+        if name in ("config", "config-file"):
+            files.append(value)
+        else:
+            pairs[prefix + name] = value
+    return files, pairs
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    """Read one YAML file of sections into dotted names."""
+    try:
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), _UniqueKeyLoader)
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot read this config file ({error.strerror}); check --config."
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: expected YAML, but {error}; mend the file.") from None
+    if not isinstance(content, Mapping) or not all(
+        isinstance(v, Mapping) for v in content.values()
+    ):
+        raise ConfigError(
+            f"{path}: expected sections with options below them, as in ff_configs/base.yaml."
+        )
+    return {
+        f"{section}.{name}": value
+        for section, options in content.items()
+        for name, value in options.items()
+    }
+
+
+def _build(config_class: type[SectionT], given: Mapping[str, tuple[Any, str]]) -> SectionT:
+    """Check the given values against the declarations, through fastargs, and build the config."""
+    known = option_names(config_class)
+    for name, (value, origin) in given.items():
+        if name not in known:
+            raise ConfigError(f"{origin}: unknown option '{_shown(name)}'{_nearest(name, known)}")
+        if value is None:
+            raise ConfigError(
+                f"{origin}: option '{_shown(name)}' has no value; give one or remove the line."
+            )
+    parser = FastargsConfig()
+    sections = _sections(config_class)
+    for section, (_, fields) in sections.items():
+        params = {
+            field.name: Param(Strict(cast("type", field.type)), field.metadata["help"])
+            for field in fields
+        }
+        Section(section, config_descriptor=parser).params(**params)
+    parser.collect({name: value for name, (value, _) in given.items()})
+    values: dict[str, dict[str, Any]] = {section: {} for section in sections}
+    for name, (value, origin) in given.items():
+        section, option_name = name.split(".")
+        try:
+            values[section][option_name] = parser[name]
+        except ValidationError:
+            param = parser.entries[section, option_name]
+            raise ConfigError(
+                f"{origin}: option '{_shown(name)}' expects {param.checker.help()}, got {value!r}"
+                f" ({param.desc})."
+            ) from None
+    return config_class(
+        **{
+            section: section_class(**values[section])
+            for section, (section_class, _) in sections.items()
+        }
+    )
+
+
+def _shown(name: str) -> str:
+    return name.removeprefix("write.")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{_shown(nearest[0])}'?" if nearest else "; see --help for all of them."
+
+
+def _print_help(config_class: type, prefix: str) -> None:
+    lines = [
+        "Options, as --option=value"
+        + ("" if prefix else "; --config FILE reads them from YAML")
+        + ":"
+    ]
+    for section, (_, fields) in _sections(config_class).items():
+        for field in fields:
+            name = _shown(f"{section}.{field.name}")
+            lines.append(f"  --{name:32} {field.metadata['help']} [{field.default!r}]")
+    sys.stdout.write("\n".join(lines) + "\n")

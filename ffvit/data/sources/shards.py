@@ -1,0 +1,147 @@
+"""Tar shards: WebDataset (key.jpg beside key.cls or key.json), or class folders packed as they are."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ffvit.data.sources.archives import Member, byte_range_store, iterate_members, read_member
+from ffvit.data.sources.base import Source, is_image, shown
+from ffvit.data.sources.folders import SPLIT_NAMES, Listing, arrange, shared_prefix
+from ffvit.errors import SourceError
+
+_LABEL_SUFFIXES = ("cls", "json")
+_JSON_KEYS = ("label", "cls", "class_index")
+
+Shard = tuple[Path, str]
+
+
+def open_shards(path: Path, val_labels: str) -> dict[str, Source]:
+    """Open one tar archive, or a folder of them.
+
+    The split is in the shards' names or in those of their folders (train-000.tar, val/000.tar), or
+    the archive holds train and val folders; otherwise all is train.
+
+    Raises:
+        SourceError: Unreadable archives, or images without labels.
+    """
+    shards = find_shards(path)
+    if not shards:
+        raise SourceError(f"{path}: expected tar archives, found none.")
+    members = {shard: list(iterate_members(shard)) for shard, _ in shards}
+    if any(_is_webdataset(found) for found in members.values()):
+        return _open_webdataset(path, shards, members)
+    return _open_class_folders(path, shards, members, val_labels)
+
+
+def find_shards(path: Path) -> list[Shard]:
+    """List the tar archives of a folder and its split folders, with the split each name tells ("" for none)."""
+    if path.is_file():
+        return [(path, split_of_name(path.name))]
+    files = [f for f in path.glob("*.tar") if f.is_file()]
+    files += [f for f in path.glob("*/*.tar") if split_of_name(f.parent.name)]
+    return [(f, split_of_name(str(f.relative_to(path)))) for f in sorted(files)]
+
+
+def split_of_name(name: str) -> str:
+    """Tell the split from the words of a file name; "" where they name none, or several."""
+    words = set(re.split(r"[^a-z]+", name.lower()))
+    splits = [split for split, names in SPLIT_NAMES.items() if words & set(names)]
+    return splits[0] if len(splits) == 1 else ""
+
+
+def _is_webdataset(members: Sequence[Member]) -> bool:
+    return any(_key_and_suffix(member.name)[1] == "cls" for member in members) or any(
+        _key_and_suffix(member.name)[1] == "json" for member in members
+    )
+
+
+def _key_and_suffix(name: str) -> tuple[str, str]:
+    """Split a member's name at the first dot of its last part, as WebDataset does."""
+    folder, slash, base = name.rpartition("/")
+    stem, _, suffix = base.partition(".")
+    return folder + slash + stem, suffix.lower()
+
+
+def _open_webdataset(
+    path: Path, shards: Sequence[Shard], members: Mapping[Path, Sequence[Member]]
+) -> dict[str, Source]:
+    """Pair images with their labels; classes have numbers but no names here."""
+    images: dict[str, list[tuple[int, Member]]] = {}
+    labels: dict[str, list[int]] = {}
+    for number, (shard, split) in enumerate(shards):
+        by_key: dict[str, dict[str, Member]] = {}
+        for member in members[shard]:
+            key, suffix = _key_and_suffix(member.name)
+            by_key.setdefault(key, {})[suffix] = member
+        for key, files in by_key.items():
+            found = [files[suffix] for suffix in files if is_image("." + suffix)]
+            if not found:
+                continue  # a shard's own notes
+            if len(found) > 1:
+                raise SourceError(f"{shard}:{key}: expected one image, found {len(found)}.")
+            images.setdefault(split or "train", []).append((number, found[0]))
+            labels.setdefault(split or "train", []).append(_label(shard, key, files))
+    num_classes = 1 + max((max(found) for found in labels.values()), default=-1)
+    names = tuple(str(label) for label in range(num_classes))
+    files_of_shards = [shard for shard, _ in shards]
+    return {
+        split: Source(
+            store=byte_range_store(files_of_shards, images[split]),
+            keys=np.arange(len(images[split]), dtype=np.int64),
+            labels=np.array(labels[split], dtype=np.int64),
+            label_names=names,
+            description=f"WebDataset shards in {path}",
+        )
+        for split in images
+    }
+
+
+def _label(shard: Path, key: str, files: Mapping[str, Member]) -> int:
+    """Read an image's label from key.cls or key.json."""
+    suffix = next((suffix for suffix in _LABEL_SUFFIXES if suffix in files), None)
+    if suffix is None:
+        raise SourceError(f"{shard}:{key}: an image without a .cls or .json file beside it.")
+    text = read_member(shard, files[suffix])
+    try:
+        value = int(text) if suffix == "cls" else _label_of_json(json.loads(text))
+    except (ValueError, KeyError, TypeError):
+        raise SourceError(
+            f"{shard}:{key}.{suffix}: expected a class number"
+            + (f" under one of {shown(_JSON_KEYS)}" if suffix == "json" else "")
+            + f", got {text[:40]!r}."
+        ) from None
+    if value < 0:
+        raise SourceError(f"{shard}:{key}.{suffix}: expected a class number from 0, got {value}.")
+    return value
+
+
+def _label_of_json(record: Mapping[str, object]) -> int:
+    value = next(record[key] for key in _JSON_KEYS if key in record)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError
+    return value
+
+
+def _open_class_folders(
+    path: Path,
+    shards: Sequence[Shard],
+    members: Mapping[Path, Sequence[Member]],
+    val_labels: str,
+) -> dict[str, Source]:
+    """Read splits and classes off the members' names, under the split that the archive's name tells."""
+    images: list[tuple[str, int, Member]] = []
+    num_ignored = 0
+    for number, (shard, split) in enumerate(shards):
+        found = sorted((m for m in members[shard] if is_image(m.name)), key=lambda m: m.name)
+        num_ignored += len(members[shard]) - len(found)
+        prefix = shared_prefix([m.name for m in found], keep=()) if found and split else ""
+        top = split + "/" if split else ""
+        images += [(top + m.name[len(prefix) :], number, m) for m in found]
+    images.sort(key=lambda image: image[0])
+    store = byte_range_store([shard for shard, _ in shards], [image[1:] for image in images])
+    listing = Listing([image[0] for image in images], num_ignored=num_ignored)
+    root = path if path.is_dir() else path.parent
+    return arrange(listing, store, str(path), root, val_labels)

@@ -1,0 +1,48 @@
+"""What a user can get wrong: errors that are printed as one line and end a command with status 2.
+
+Everything else that goes wrong is a bug and keeps its traceback.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+
+class UserError(Exception):
+    """A wrong input. The message says what was expected, what came, from where, and what to do."""
+
+
+class ConfigError(UserError):
+    """An option that does not exist, has the wrong type, or contradicts another."""
+
+
+class SourceError(UserError):
+    """Source images that are missing, unreadable, or not laid out as expected."""
+
+
+class BetonError(UserError):
+    """A file that is not a whole, readable beton, or one that does not fit the run."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint that is damaged or belongs to another model."""
+
+
+class DivergenceError(UserError):
+    """A loss that is no longer a finite number."""
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Print a `UserError` as one line on stderr and exit with status 2.
+
+    Under torchrun only rank 0 prints, as every rank meets the same error.
+    """
+    try:
+        yield
+    except UserError as error:
+        if os.environ.get("RANK", "0") == "0":
+            message = " ".join(str(error).split())
+            sys.stderr.write(f"error: {message}\n")
+        raise SystemExit(2) from None

@@ -1,0 +1,1 @@
+"""From encoded images to crops: C++ kernel, crop geometry, FFCV operations. No torch."""

@@ -1,0 +1,210 @@
+"""FFCV operations that turn the samples of an RGBImageField into square crops.
+
+They take the place of ffcv's own decoders in any pipeline. What differs: crops and flips come from
+counters and can be repeated, every sample has a status, the threads are the kernel's, and a batch
+needs no full-size scratch memory. The random choices are crops.py's, the pixels the kernel's.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numba as nb
+import numpy as np
+from ffcv.fields.rgb_image import SimpleRGBImageDecoder
+from ffcv.pipeline.allocation_query import AllocationQuery
+from ffcv.pipeline.state import State
+from numba import carray  # type: ignore[attr-defined]
+from numba.extending import intrinsic
+
+from ffvit.jpeg import crops
+from ffvit.jpeg.kernel import FILTERS, JOB_FIELDS, ThreadPool, decode_batch
+
+# Slots of `CropDecoder.progress`.
+SEED, EPOCH, POSITION, NUM_FAILED, FAILED_SAMPLE, FAILED_STATUS = range(6)
+
+Crop = tuple[int, int, int, int, int]  # top, left, height, width, flip
+CropFunction = Callable[[int, int, int, int, int], Crop]
+
+
+@intrinsic
+def _as_pointer(typing_context: Any, address: Any) -> Any:  # noqa: ARG001
+    """Turn an address into a pointer that `carray` takes.
+
+    numba freezes the arrays that a function closes over; what changes between batches is read by
+    address instead.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return nb.types.CPointer(nb.types.int64)(nb.types.int64), codegen  # type: ignore[no-untyped-call]
+
+
+# ffcv takes for an image decoder only what derives from its own.
+class CropDecoder(SimpleRGBImageDecoder, ABC):  # type: ignore[misc]
+    """Decode one square crop of each sample; subclasses say which.
+
+    Args:
+        resolution: Side of the crops after resizing, pixels. May be changed between epochs.
+        num_threads: Threads that decode a batch.
+        filter_name: How crops are resized, a key of `kernel.FILTERS`.
+        seed: Of every random choice.
+
+    Attributes:
+        progress: (6,) int64, read and written by the compiled code: the seed, the epoch and the
+            position of the next batch's first sample in the epoch's global order; and, after a
+            batch, how many samples failed, the first such sample's index and its status. The
+            position counts on by itself; who needs another one (`ffvit.data.loader`) sets it.
+    """
+
+    def __init__(
+        self, resolution: int, num_threads: int = 1, filter_name: str = "area", seed: int = 0
+    ) -> None:
+        super().__init__()
+        self.resolution = resolution
+        self.num_threads = num_threads
+        self.progress = np.zeros(6, dtype=np.int64)
+        self.progress[SEED] = seed
+        self._filter = FILTERS[filter_name]
+        self._pool = ThreadPool(num_threads)
+
+    @abstractmethod
+    def crop_function(self) -> CropFunction:
+        """Return a nopython function (height, width, seed, epoch, position) -> crop and flip."""
+
+    def declare_state_and_memory(self, previous_state: State) -> tuple[State, AllocationQuery]:
+        """Tell ffcv what comes out: (resolution, resolution, 3) uint8 RGB per sample."""
+        shape = (self.resolution, self.resolution, 3)
+        dtype = np.dtype("<u1")
+        state = replace(previous_state, jit_mode=True, shape=shape, dtype=dtype)
+        return state, AllocationQuery(shape, dtype)
+
+    def generate_code(self) -> Callable[..., Any]:
+        """Return the function that ffcv compiles into its pipeline."""
+        memory_read = self.memory_read
+        crop_function = self.crop_function()
+        pool = self._pool.address
+        filter_index = self._filter
+        progress_address = self.progress.ctypes.data
+        num_progress = len(self.progress)
+        num_fields = len(JOB_FIELDS)
+
+        def decode(batch_indices, destination, metadata, storage_state):  # type: ignore[no-untyped-def]
+            address: Any = _as_pointer(progress_address)  # type: ignore[call-arg]
+            progress = carray(address, (num_progress,))
+            num_samples = len(batch_indices)
+            jobs = np.empty((num_samples, num_fields), dtype=np.int64)
+            statuses = np.empty(num_samples, dtype=np.int32)
+            for k in range(num_samples):
+                field = metadata[batch_indices[k]]
+                sample = memory_read(field["data_ptr"], storage_state)
+                height = np.int64(field["height"])
+                width = np.int64(field["width"])
+                top, left, crop_height, crop_width, flip = crop_function(
+                    height, width, progress[SEED], progress[EPOCH], progress[POSITION] + k
+                )
+                job = jobs[k]
+                job[0] = sample.ctypes.data
+                job[1] = sample.size
+                job[2] = field["mode"]
+                job[3] = height
+                job[4] = width
+                job[5] = top
+                job[6] = left
+                job[7] = crop_height
+                job[8] = crop_width
+                job[9] = flip
+            progress[POSITION] += num_samples
+            progress[NUM_FAILED] = decode_batch(
+                pool,
+                num_samples,
+                jobs.ctypes.data,
+                filter_index,
+                destination.shape[1],
+                destination.ctypes.data,
+                statuses.ctypes.data,
+            )
+            if progress[NUM_FAILED] > 0:
+                for k in range(num_samples):
+                    if statuses[k] != 0:
+                        progress[FAILED_SAMPLE] = np.int64(batch_indices[k])
+                        progress[FAILED_STATUS] = statuses[k]
+                        break
+            return destination[:num_samples]
+
+        return decode
+
+
+class RandomResizedCropDecoder(CropDecoder):
+    """Cut a random box, resize it to a square and mirror half of them: the usual training crop.
+
+    Args:
+        resolution: As for `CropDecoder`.
+        min_scale: Smallest crop, as a fraction of the image's area.
+        flip: Whether to mirror half of the crops.
+        num_threads: As for `CropDecoder`.
+        filter_name: As for `CropDecoder`.
+        seed: As for `CropDecoder`.
+    """
+
+    def __init__(
+        self,
+        resolution: int,
+        min_scale: float = 0.08,
+        flip: bool = True,
+        num_threads: int = 1,
+        filter_name: str = "area",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(resolution, num_threads, filter_name, seed)
+        self._min_scale = min_scale
+        self._flip = flip
+
+    def crop_function(self) -> CropFunction:
+        """Return the random box and flip of crops.py."""
+        min_scale = self._min_scale
+        flip_half = self._flip
+
+        @nb.njit(nogil=True)
+        def crop(height: int, width: int, seed: int, epoch: int, position: int) -> Crop:
+            top, left, crop_height, crop_width = crops.random_resized_crop(
+                height, width, min_scale, 1.0, 3 / 4, 4 / 3, seed, epoch, position
+            )
+            flip = crops.random_flip(seed, epoch, position) if flip_half else 0
+            return top, left, crop_height, crop_width, flip
+
+        return crop
+
+
+class CenterCropDecoder(CropDecoder):
+    """Cut the centred square, for validation.
+
+    Args:
+        resolution: As for `CropDecoder`.
+        ratio: Side of the square as a fraction of the image's shorter side.
+        num_threads: As for `CropDecoder`.
+        filter_name: As for `CropDecoder`.
+    """
+
+    def __init__(
+        self,
+        resolution: int,
+        ratio: float = 224 / 256,
+        num_threads: int = 1,
+        filter_name: str = "area",
+    ) -> None:
+        super().__init__(resolution, num_threads, filter_name)
+        self._ratio = ratio
+
+    def crop_function(self) -> CropFunction:
+        """Return the centred box of crops.py, never mirrored."""
+        ratio = self._ratio
+
+        @nb.njit(nogil=True)
+        def crop(height: int, width: int, seed: int, epoch: int, position: int) -> Crop:  # noqa: ARG001
+            top, left, crop_height, crop_width = crops.center_crop(height, width, ratio)
+            return top, left, crop_height, crop_width, 0
+
+        return crop

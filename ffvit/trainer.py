@@ -1,0 +1,294 @@
+"""The training loop: one epoch of updates, one pass of evaluation, and the state to go on from.
+
+The host waits for the device only where a log line is due: losses, and whether they are finite,
+stay on the device until then.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, cast
+
+import torch
+import torch.nn.functional as F
+from timm.utils.model_ema import ModelEmaV3
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ffvit.config import TrainingSection
+from ffvit.distributed import Ranks
+from ffvit.errors import DivergenceError
+from ffvit.metrics import Evaluation
+from ffvit.models import set_resolution
+from ffvit.runlog import RunLog
+
+
+class Batches(Protocol):
+    """What the trainer needs of a loader: (images, labels) of each batch, and `resolution`."""
+
+    @property
+    def resolution(self) -> int:
+        """Side of the images, pixels."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Any: ...
+
+
+class Trainer:
+    """Trains and evaluates one model on one rank.
+
+    Args:
+        model: The network, on its device. Compiled and wrapped here; its state dict stays plain.
+        optimizer: Of the model's parameters.
+        section: The training options.
+        ranks: This process among the others.
+        num_classes: Of the model's head.
+        prepare: (B, H, W, 3) uint8 images -> what the model takes.
+        learning_rate: Step -> learning rate.
+        log: Gets a record at every log interval, and shows the progress.
+        log_interval: Updates between two looks at the loss.
+        num_resolutions: Distinct sizes of images that will come: graphs that may be compiled.
+
+    Attributes:
+        model: The plain network.
+        ema: Its averaged weights, or None.
+        step: Updates done since the start of the run.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        section: TrainingSection,
+        ranks: Ranks,
+        num_classes: int,
+        prepare: Callable[[torch.Tensor], torch.Tensor],
+        learning_rate: Callable[[int], float],
+        log: RunLog,
+        log_interval: int,
+        num_resolutions: int = 1,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.step = 0
+        self.ema = ModelEmaV3(model, decay=section.ema_decay) if section.ema_decay > 0 else None
+        self._section = section
+        self._ranks = ranks
+        self._num_classes = num_classes
+        self._prepare = prepare
+        self._learning_rate = learning_rate
+        self._log = log
+        self._log_interval = log_interval
+        self._inner = compile_model(model, num_resolutions) if section.compile else model
+        self._outer = self._inner
+        if ranks.world_size > 1:
+            device_ids = [ranks.device] if ranks.device.type == "cuda" else None
+            self._outer = DistributedDataParallel(self._inner, device_ids=device_ids)
+
+    def train_epoch(self, batches: Batches, epoch: int) -> dict[str, Any]:
+        """Do the updates of one epoch.
+
+        Args:
+            batches: `accumulation_steps` batches per update.
+            epoch: From 0; counted from 1 in records and messages. Seeds dropout.
+
+        Returns:
+            train_loss, learning_rate, images_per_s, data_wait_fraction, train_s.
+
+        Raises:
+            DivergenceError: A loss was not finite.
+        """
+        # By counters, so that a resumed run goes on alike; ranks differ in their dropout masks.
+        torch.manual_seed((self._section.seed * 100_003 + epoch) * 4099 + self._ranks.rank)
+        set_resolution(self.model, batches.resolution)
+        self._outer.train()
+        num_updates = len(batches) // self._section.accumulation_steps
+        watch = _Stopwatch()
+        losses = torch.zeros(self._log_interval, device=self._ranks.device)
+        loss_sum, num_pending, begin = 0.0, 0, self.step
+        title = f"epoch {epoch + 1}/{self._section.epochs}"
+        with (
+            contextlib.closing(iter(batches)) as source,
+            self._log.progress(title, num_updates) as progress,
+        ):
+            for index in range(num_updates):
+                learning_rate = self._learning_rate(self.step)
+                for group in self.optimizer.param_groups:
+                    group["lr"] = learning_rate
+                losses[num_pending] = self._update(source, watch)
+                self.step += 1
+                num_pending += 1
+                progress.advance()
+                if num_pending < self._log_interval and index + 1 < num_updates:
+                    continue
+                loss = self._look(losses[:num_pending], epoch, learning_rate)
+                loss_sum += loss * num_pending
+                record = {
+                    "loss": loss,
+                    "learning_rate": learning_rate,
+                    "resolution": batches.resolution,
+                    **watch.lap(num_pending * self._section.global_batch_size),
+                }
+                self._log.record("step", epoch=epoch + 1, step=self.step, **record)
+                progress.show(record)
+                num_pending = 0
+        num_images = (self.step - begin) * self._section.global_batch_size
+        return {
+            "train_loss": loss_sum / max(1, self.step - begin),
+            "learning_rate": self._learning_rate(self.step - 1),
+            **watch.total(num_images),
+        }
+
+    def _update(self, source: Iterable[Any], watch: "_Stopwatch") -> torch.Tensor:
+        """Do one optimizer update; return the mean loss of this rank, on the device."""
+        section = self._section
+        total = torch.zeros((), device=self._ranks.device)
+        for micro in range(section.accumulation_steps):
+            with watch.waiting():
+                images, labels = next(source)  # type: ignore[call-overload]
+            is_last = micro == section.accumulation_steps - 1
+            with self._without_sync(is_last):
+                with self._autocast():
+                    logits = self._outer(self._prepare(images))
+                loss = F.cross_entropy(
+                    logits.float(), labels, label_smoothing=section.label_smoothing
+                )
+                loss = loss / section.accumulation_steps
+                loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        if section.clip_grad > 0:
+            nn.utils.clip_grad_norm_(self.model.parameters(), section.clip_grad)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.ema is not None:
+            self.ema.update(self.model)
+        return total
+
+    def _look(self, losses: torch.Tensor, epoch: int, learning_rate: float) -> float:
+        """Fetch recent losses, averaged over the ranks; stop all ranks if one is not finite."""
+        values: list[float] = (self._ranks.sum(losses.clone()) / self._ranks.world_size).tolist()
+        first = self.step - len(values) + 1
+        for step, value in enumerate(values, start=first):
+            if not abs(value) < float("inf"):
+                raise DivergenceError(
+                    f"expected a finite loss, got {value} in step {step} (epoch {epoch + 1}, "
+                    f"learning rate about {learning_rate:.3g}); lower lr.lr, lengthen "
+                    "lr.warmup_epochs or set training.clip_grad."
+                )
+        return sum(values) / len(values)
+
+    def evaluate(
+        self, batches: Batches, num_samples: int, flip_average: bool
+    ) -> dict[str, float | int]:
+        """Measure the model on every validation image, over all ranks.
+
+        Args:
+            batches: This rank's share of the images.
+            num_samples: What all shares together must hold.
+            flip_average: Average the logits of each image and its mirror image.
+
+        Returns:
+            top_1, top_5, loss, num_samples, and validation_s; of the averaged weights, if there
+            are any, ema_top_1, ema_top_5 and ema_loss.
+        """
+        begin = time.perf_counter()
+        record = self._measure(self.model, self._inner, batches, num_samples, flip_average)
+        if self.ema is not None:
+            network = self.ema.module
+            result = self._measure(network, network, batches, num_samples, flip_average)
+            record |= {f"ema_{name}": result[name] for name in ("top_1", "top_5", "loss")}
+        return record | {"validation_s": time.perf_counter() - begin}
+
+    @torch.no_grad()
+    def _measure(
+        self,
+        model: nn.Module,
+        network: nn.Module,
+        batches: Batches,
+        num_samples: int,
+        flip_average: bool,
+    ) -> dict[str, float | int]:
+        """Evaluate one set of weights; `network` is `model` or its compiled form."""
+        set_resolution(model, batches.resolution)
+        network.eval()
+        evaluation = Evaluation(self._num_classes, self._ranks.device)
+        with contextlib.closing(iter(batches)) as source:
+            for images, labels in source:
+                with self._autocast():
+                    inputs = self._prepare(images)
+                    logits = network(inputs).float()
+                    if flip_average:
+                        logits = (logits + network(inputs.flip(-1)).float()) / 2
+                evaluation.update(logits, labels)
+        result = evaluation.compute()
+        if result["num_samples"] != num_samples:
+            raise RuntimeError(f"evaluated {result['num_samples']} images of {num_samples}")
+        return result
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that decides how training goes on."""
+        return {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "ema": None if self.ema is None else self.ema.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict` of the same model and options."""
+        self.step = state["step"]
+        self.model.load_state_dict(state["model"])
+        if self.ema is not None:
+            self.ema.module.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self._section.mixed_precision and self._ranks.device.type == "cuda"
+        return torch.autocast(self._ranks.device.type, torch.bfloat16, enabled=enabled)
+
+    def _without_sync(self, is_last: bool) -> contextlib.AbstractContextManager[None]:
+        """Leave gradients on this rank until the update's last micro-batch."""
+        if isinstance(self._outer, DistributedDataParallel) and not is_last:
+            return self._outer.no_sync()
+        return contextlib.nullcontext()
+
+
+class _Stopwatch:
+    """Splits wall time into waiting for data and the rest."""
+
+    def __init__(self) -> None:
+        self._begin = self._lap_begin = time.perf_counter()
+        self._waited = self._lap_waited = 0.0
+
+    @contextlib.contextmanager
+    def waiting(self) -> Any:
+        begin = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - begin
+
+    def lap(self, num_images: int) -> dict[str, float]:
+        """Rates since the last lap."""
+        now = time.perf_counter()
+        elapsed = now - self._lap_begin
+        waited = self._waited - self._lap_waited
+        self._lap_begin, self._lap_waited = now, self._waited
+        return {"images_per_s": num_images / elapsed, "data_wait_fraction": waited / elapsed}
+
+    def total(self, num_images: int) -> dict[str, float]:
+        """Rates since the start."""
+        elapsed = time.perf_counter() - self._begin
+        return {
+            "images_per_s": num_images / elapsed,
+            "data_wait_fraction": self._waited / elapsed,
+            "train_s": elapsed,
+        }
+
+
+def compile_model(model: nn.Module, num_resolutions: int) -> nn.Module:
+    """Compile one graph per resolution, training and evaluation apart.
+
+    Reaching dynamo's limit would quietly run the rest uncompiled; here it is an error.
+    """
+    torch._dynamo.config.recompile_limit = 2 * num_resolutions + 2
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+    return cast("nn.Module", torch.compile(model, dynamic=False))

@@ -1,0 +1,120 @@
+"""Fixtures shared by all tests: images that show a shifted, flipped or swapped pixel, and betons made of them."""
+
+import io
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+NUM_CLASSES = 8
+NUM_TRAIN, NUM_VAL = 64, 24
+# One colour per class, far apart.
+MARK_COLORS = [(255 * (c >> 2 & 1), 255 * (c >> 1 & 1), 255 * (c & 1)) for c in range(NUM_CLASSES)]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a GPU where there is none, unless one is required."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        if os.environ.get("FFVIT_REQUIRE_GPU") == "1":
+            pytest.fail("FFVIT_REQUIRE_GPU=1, but no GPU is available")
+        pytest.skip("needs a GPU")
+
+
+@pytest.fixture(autouse=True)
+def restore_random_state() -> Iterator[None]:
+    """Start each test from the same random state, and leave none behind."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - ffcv and timm draw from the global generator
+    torch.manual_seed(0)
+    yield
+    random.setstate(states[0])
+    np.random.set_state(states[1])  # noqa: NPY002
+    torch.set_rng_state(states[2])
+
+
+def gradient(height: int, width: int, mark: tuple[int, int, int] = (255, 0, 0)) -> Image.Image:
+    """Make an image that differs in both directions and in each channel, with a mark in its top left corner."""
+    rows = np.linspace(0, 220, height)[:, None] + np.zeros((1, width))
+    columns = np.linspace(0, 220, width)[None] + np.zeros((height, 1))
+    pixels = np.stack([columns, rows, 240 - (rows + columns) / 2], axis=2).astype(np.uint8)
+    side = max(1, min(height, width) // 3)
+    pixels[:side, :side] = mark
+    return Image.fromarray(pixels)
+
+
+def encode(image: Image.Image, file_format: str = "JPEG", **options: object) -> bytes:
+    """Encode an image with Pillow."""
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def jpeg_samples() -> dict[str, bytes]:
+    """Encode a gradient in every kind of JPEG that a decoder may meet, and two files that are none."""
+    image = gradient(91, 118)
+    samples = {
+        "444": encode(image, quality=95, subsampling="4:4:4"),
+        "422": encode(image, quality=95, subsampling="4:2:2"),
+        "420": encode(image, quality=95, subsampling="4:2:0"),
+        "grey": encode(image.convert("L"), quality=95),
+        "progressive": encode(image, quality=95, progressive=True),
+        "restart": encode(image, quality=95, restart_marker_blocks=3),
+        "one_pixel": encode(gradient(1, 1), quality=95),
+        "odd_size": encode(gradient(37, 53), quality=95),
+        "multiple_of_16": encode(gradient(64, 96), quality=95),
+        "wide": encode(gradient(7, 301), quality=95),
+        "cmyk": encode(image.convert("CMYK"), quality=95),
+        "optimized": encode(image, quality=95, optimize=True),
+        "empty": b"",
+    }
+    return samples | {"truncated": samples["420"][: len(samples["420"]) // 2]}
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write train/ and val/ with 8 class folders; the colour of the corner mark tells the class."""
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for split, num_images in (("train", NUM_TRAIN), ("val", NUM_VAL)):
+        for number in range(num_images):
+            label = number % NUM_CLASSES
+            height, width = (int(side) for side in rng.integers(48, 97, 2))
+            path = folder / split / f"class_{label}" / f"{number:03d}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            gradient(height, width, MARK_COLORS[label]).save(path, quality=95)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_betons(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Write the image folder into one beton per split: {"train": 64 images, "val": 24 images}."""
+    from ffvit.config import WriteSection  # noqa: PLC0415 - ffcv takes seconds to import
+    from ffvit.data.sources import open_sources  # noqa: PLC0415
+    from ffvit.data.writer import write_beton  # noqa: PLC0415
+
+    folder = tmp_path_factory.mktemp("betons")
+    section = WriteSection(data_dir=str(image_folder), num_workers=2)
+    betons = {}
+    for split, source in open_sources(section).items():
+        betons[split] = folder / f"{split}.beton"
+        write_beton(source, betons[split], section, split)
+    return betons
+
+
+@pytest.fixture(scope="session")
+def tiny_beton(tiny_betons: dict[str, Path]) -> Path:
+    """Return the beton with the 64 training images of 8 classes."""
+    return tiny_betons["train"]
+
+
+@pytest.fixture(scope="session")
+def tiny_val_beton(tiny_betons: dict[str, Path]) -> Path:
+    """Return the beton with the 24 validation images of 8 classes."""
+    return tiny_betons["val"]

@@ -1,0 +1,228 @@
+import contextlib
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from ffvit.config import TrainingSection
+from ffvit.distributed import Ranks
+from ffvit.errors import DivergenceError
+from ffvit.optim import create_optimizer
+from ffvit.runlog import Progress
+from ffvit.trainer import Trainer
+
+NUM_CLASSES = 5
+RANKS = Ranks(0, 0, 1, 1, torch.device("cpu"))
+SECTION = TrainingSection(
+    epochs=4, global_batch_size=14, optimizer="adamw", weight_decay=0.01, mixed_precision=True
+)
+
+
+class Batches:
+    """Seven images per batch, the same in every epoch."""
+
+    def __init__(self, num_batches=6, batch_size=14):
+        generator = torch.Generator().manual_seed(11)
+        shape = (num_batches, batch_size, 8, 8, 3)
+        self.images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+        self.labels = torch.randint(0, NUM_CLASSES, shape[:2], generator=generator)
+        self.resolution = 8
+        self.num_images = num_batches * batch_size
+
+    def __len__(self):
+        return len(self.images)
+
+    def __iter__(self):
+        yield from zip(self.images, self.labels, strict=True)
+
+
+def network(seed=0, drop_rate=0.2):
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(192, 31),
+        nn.ReLU(),
+        nn.Dropout(drop_rate),
+        nn.Linear(31, NUM_CLASSES),
+    )
+
+
+def prepare(images):
+    return images.permute(0, 3, 1, 2).float() / 128 - 1
+
+
+class Log:
+    """Keeps records instead of writing them."""
+
+    def __init__(self):
+        self.steps = []
+
+    def record(self, kind, **values):
+        assert kind == "step"
+        self.steps.append(values)
+
+    @contextlib.contextmanager
+    def progress(self, *_):
+        yield Progress(self, None, "", 0)
+
+    def line(self, text):
+        pass
+
+
+def trainer(section=SECTION, model=None, lr=3e-3, log_interval=4, log=None):
+    model = model or network()
+    return Trainer(
+        model,
+        create_optimizer(model, section, RANKS.device),
+        section,
+        RANKS,
+        NUM_CLASSES,
+        prepare=prepare,
+        learning_rate=lr if callable(lr) else lambda _: lr,
+        log=log or Log(),
+        log_interval=log_interval,
+    )
+
+
+def weights(model):
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def test_overfits_one_batch():
+    batches = Batches(num_batches=1)
+    subject = trainer(model=network(drop_rate=0.0))
+    for epoch in range(150):
+        subject.train_epoch(batches, epoch)
+    assert subject.evaluate(batches, 14, flip_average=False)["top_1"] == 1.0
+
+
+def test_two_runs_are_bitwise_equal():
+    first, second = trainer(), trainer()
+    for subject in (first, second):
+        torch.manual_seed(torch.seed())
+        for epoch in range(2):
+            subject.train_epoch(Batches(), epoch)
+    assert (weights(first.model) == weights(second.model)).all()
+
+
+def test_another_seed_is_another_run():
+    first, second = trainer(), trainer(replace(SECTION, seed=1))
+    for subject in (first, second):
+        subject.train_epoch(Batches(), 0)
+    assert (weights(first.model) != weights(second.model)).any()
+
+
+def test_two_epochs_and_two_more_are_four():
+    section = replace(SECTION, ema_decay=0.9)
+    whole = trainer(section)
+    for epoch in range(4):
+        whole.train_epoch(Batches(), epoch)
+        if epoch == 1:
+            state = copy.deepcopy(whole.state_dict())
+    resumed = trainer(section, model=network(seed=9))
+    resumed.load_state_dict(state)
+    for epoch in (2, 3):
+        resumed.train_epoch(Batches(), epoch)
+    assert resumed.step == whole.step == 24
+    assert (weights(resumed.model) == weights(whole.model)).all()
+    assert (weights(resumed.ema.module) == weights(whole.ema.module)).all()
+    assert (weights(whole.ema.module) != weights(whole.model)).any()
+
+
+def test_micro_batches_add_up_to_one_batch():
+    one = trainer(model=network(drop_rate=0.0))
+    one.train_epoch(Batches(num_batches=3, batch_size=14), 0)
+    halves = Batches(num_batches=3, batch_size=14)
+    halves.images = halves.images.reshape(6, 7, 8, 8, 3)
+    halves.labels = halves.labels.reshape(6, 7)
+    two = trainer(replace(SECTION, accumulation_steps=2), model=network(drop_rate=0.0))
+    two.train_epoch(halves, 0)
+    assert two.step == one.step == 3
+    torch.testing.assert_close(weights(two.model), weights(one.model), atol=1e-6, rtol=0)
+
+
+def test_learning_rate_is_set_at_every_step():
+    subject = trainer(lr=lambda step: 0.0 if step < 6 else 1e-2)
+    before = weights(subject.model)
+    subject.train_epoch(Batches(), 0)
+    assert (weights(subject.model) == before).all()
+    subject.train_epoch(Batches(), 1)
+    assert (weights(subject.model) != before).any()
+
+
+def test_non_finite_loss_names_its_step():
+    batches = Batches()
+    model = network(drop_rate=0.0)
+    subject = trainer(model=model)
+
+    def poison(images):
+        inputs = prepare(images)
+        return inputs * float("nan") if subject.step == 2 else inputs
+
+    subject._prepare = poison
+    with pytest.raises(DivergenceError, match=r"got nan in step 3 \(epoch 1"):
+        subject.train_epoch(batches, 0)
+
+
+def test_clipping_bounds_the_update():
+    section = replace(SECTION, optimizer="sgd", momentum=0.0, weight_decay=0.0, clip_grad=1e-3)
+    subject = trainer(section, lr=1.0)
+    before = weights(subject.model)
+    subject.train_epoch(Batches(num_batches=1), 0)
+    assert (weights(subject.model) - before).norm() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_records_come_at_the_log_interval_and_at_the_end():
+    log = Log()
+    result = trainer(log=log).train_epoch(Batches(num_batches=6), 0)
+    assert [record["step"] for record in log.steps] == [4, 6]
+    mean = (log.steps[0]["loss"] * 4 + log.steps[1]["loss"] * 2) / 6
+    assert result["train_loss"] == pytest.approx(mean)
+    assert all(0 <= record["data_wait_fraction"] <= 1 for record in log.steps)
+
+
+def test_host_does_not_wait_for_the_device_between_records(monkeypatch):
+    section = replace(SECTION, optimizer="sgd", ema_decay=0.9)
+    calls = []
+    for name in ("item", "tolist", "__bool__", "__float__", "__int__", "cpu", "numpy"):
+        original = getattr(torch.Tensor, name)
+
+        def counted(self, *arguments, _original=original, _name=name, **options):
+            calls.append(_name)
+            return _original(self, *arguments, **options)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    trainer(section, log_interval=100).train_epoch(Batches(num_batches=9), 0)
+    assert calls == ["tolist"]
+
+
+def test_evaluation_counts_and_measures_the_averaged_weights_too():
+    batches = Batches()
+    subject = trainer(replace(SECTION, ema_decay=0.9))
+    subject.train_epoch(batches, 0)
+    result = subject.evaluate(batches, batches.num_images, flip_average=False)
+    with torch.no_grad():
+        logits = subject.model.eval()(prepare(batches.images.flatten(0, 1)))
+    expected = (logits.argmax(1) == batches.labels.flatten()).float().mean()
+    assert result["top_1"] == pytest.approx(float(expected))
+    assert result["ema_loss"] != result["loss"]
+    assert result["num_samples"] == batches.num_images
+
+
+def test_flip_average_makes_mirror_images_equal():
+    batches, mirrored = Batches(), Batches()
+    mirrored.images = mirrored.images.flip(3)
+    subject = trainer()
+    plain, flipped = (
+        subject.evaluate(each, each.num_images, flip_average=True) for each in (batches, mirrored)
+    )
+    assert plain["loss"] == pytest.approx(flipped["loss"], abs=1e-6)
+    assert plain["loss"] != subject.evaluate(batches, batches.num_images, False)["loss"]
+
+
+def test_evaluation_that_misses_images_is_an_error():
+    batches = Batches()
+    with pytest.raises(RuntimeError, match="evaluated 84 images of 85"):
+        trainer().evaluate(batches, 85, flip_average=False)

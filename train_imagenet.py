@@ -1,0 +1,200 @@
+"""Train a vision model on betons.
+
+    python train_imagenet.py --config ff_configs/quickstart.yaml
+    torchrun --nproc_per_node=8 train_imagenet.py --config ff_configs/base.yaml --training.seed=1
+
+`--help` lists every option.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ffvit import schedules
+from ffvit.checkpoint import BEST, LATEST, load_latest, save_checkpoint
+from ffvit.config import TrainConfig, load_train_config, to_dict
+from ffvit.contact_sheet import contact_sheet
+from ffvit.data.augment import normalize
+from ffvit.data.beton import check_labels
+from ffvit.data.loader import Loader, create_train_loader, create_val_loader
+from ffvit.distributed import Ranks, join_ranks
+from ffvit.errors import one_line_errors
+from ffvit.models import check_resolutions, create_model
+from ffvit.optim import create_optimizer
+from ffvit.reports import write_report
+from ffvit.runlog import RunLog, describe_environment, load_run
+from ffvit.trainer import Trainer
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run one training, from the command line to the report."""
+    config, name = load_train_config(argv)
+    folder = Path(config.run.folder or f"runs/{name}")
+    with join_ranks() as ranks:
+        train(config, folder, ranks)
+        if ranks.is_primary:
+            report = write_report([folder], folder)
+            last = load_run(folder).validated[-1]
+            sys.stdout.write(
+                f"{config.model.name}: top-1 {last['top_1']:.2%} on {last['num_samples']} images "
+                f"after {last['epoch']} epochs ({last['elapsed_s']:.0f} s). Report: {report}. "
+                f"Compare with other runs: python -m ffvit report {folder} ...\n"
+            )
+
+
+def train(config: TrainConfig, folder: Path, ranks: Ranks) -> None:
+    """Train from scratch, or from the folder's latest checkpoint, to the last epoch."""
+    # What to do: every number that follows from the options, checked before anything is built.
+    schedules.check_lr(config.lr, config.training.epochs)
+    schedules.check_resolution(config.resolution)
+    epochs = config.training.epochs
+    resolutions = schedules.resolutions(config.resolution, epochs)
+    global_batch_size = config.training.global_batch_size
+    lr_scale = global_batch_size / (config.lr.base_batch_size or global_batch_size)
+
+    # Data.
+    train_loader, val_loader = create_loaders(config, resolutions[0], ranks)
+    num_classes = config.model.num_classes or train_loader.info.num_classes
+    check_labels(config.data.train_path, num_classes)
+    check_labels(config.data.val_path, num_classes)
+    steps_per_epoch = len(train_loader) // config.training.accumulation_steps
+
+    # Model and optimizer.
+    torch.manual_seed(config.training.seed)
+    model = create_model(config.model, num_classes).to(ranks.device)
+    sizes = [*resolutions, config.validation.resolution]
+    check_resolutions(config.model.name, model, sizes)
+    optimizer = create_optimizer(model, config.training, ranks.device)
+
+    state = load_latest(folder, config.run.resume, to_dict(config))
+    progress = state["progress"] if state else {"epoch": 0, "elapsed_s": 0.0, "best_top_1": -1.0}
+
+    with RunLog.open(folder, to_dict(config), describe_environment(), ranks.is_primary) as log:
+        trainer = Trainer(
+            model,
+            optimizer,
+            config.training,
+            ranks,
+            num_classes,
+            prepare=normalize,
+            learning_rate=lambda step: schedules.learning_rate(
+                step, steps_per_epoch, config.lr, epochs, lr_scale
+            ),
+            log=log,
+            log_interval=config.run.log_interval,
+            num_resolutions=len(set(sizes)),
+        )
+        if state:
+            trainer.load_state_dict(state)
+            log.line(f"{folder}: going on after epoch {progress['epoch']} of {epochs}")
+        derived = {
+            "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "num_classes": num_classes,
+            "num_train_images": train_loader.info.num_samples,
+            "num_val_images": val_loader.info.num_samples,
+            "device": str(ranks.device),
+            "world_size": ranks.world_size,
+            "decode_threads": train_loader.decoder.num_threads,
+            "batch_size": train_loader.batch_size,
+            "steps_per_epoch": steps_per_epoch,
+            "peak_learning_rate": config.lr.lr * lr_scale,
+            "resolutions": resolutions,
+            "first_epoch": progress["epoch"] + 1,
+        }
+        log.record("run", **derived)
+        log.line(
+            f"{config.model.name} -> {folder}: " + " ".join(f"{k}={v}" for k, v in derived.items())
+        )
+        if ranks.is_primary and not state:
+            save_contact_sheet(folder, train_loader, resolutions)
+
+        for epoch in range(progress["epoch"], epochs):
+            begin = time.perf_counter()
+            resolution = schedules.resolution(epoch, config.resolution)
+            train_loader.set_epoch(epoch, resolution)
+            record: dict[str, Any] = {"epoch": epoch + 1, "resolution": resolution}
+            record |= trainer.train_epoch(train_loader, epoch)
+            record |= {"step": trainer.step}
+            record |= {"images_seen": trainer.step * global_batch_size}
+            if (epoch + 1) % config.validation.epochs_between == 0 or epoch + 1 == epochs:
+                val_loader.set_epoch(0)
+                record |= trainer.evaluate(
+                    val_loader, val_loader.info.num_samples, config.validation.flip_average
+                )
+
+            progress["epoch"] = epoch + 1
+            progress["elapsed_s"] += time.perf_counter() - begin
+            record["elapsed_s"] = progress["elapsed_s"]
+            record["gpu_hours"] = ranks.num_gpus * progress["elapsed_s"] / 3600
+            log.record("epoch", **record)
+            log.line(summary(record))
+            is_best = record.get("top_1", -1.0) > progress["best_top_1"]
+            progress["best_top_1"] = max(progress["best_top_1"], record.get("top_1", -1.0))
+            if ranks.is_primary:
+                state = {"progress": progress, "config": to_dict(config), **trainer.state_dict()}
+                save_checkpoint(folder / "checkpoints" / LATEST, state)
+                if is_best:
+                    save_checkpoint(folder / "checkpoints" / BEST, state)
+        train_loader.close()
+        val_loader.close()
+
+
+def summary(record: dict[str, Any]) -> str:
+    """Say in one line how an epoch went."""
+    line = f"epoch {record['epoch']}: train loss {record['train_loss']:.3f}"
+    for name in ("top_1", "ema_top_1"):
+        if name in record:
+            line += f", {name} {record[name]:.2%}"
+    return f"{line}, {record['images_per_s']:,.0f} images/s at {record['resolution']} px"
+
+
+def create_loaders(config: TrainConfig, resolution: int, ranks: Ranks) -> tuple[Loader, Loader]:
+    """Open both betons."""
+    training = config.training
+    train_loader = create_train_loader(
+        config.data.train_path,
+        resolution=resolution,
+        global_batch_size=training.global_batch_size,
+        batch_size=ranks.micro_batch_size(training.global_batch_size, training.accumulation_steps),
+        min_scale=config.data.min_scale,
+        flip=config.data.flip,
+        seed=training.seed,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        num_threads=config.data.num_workers or ranks.cpu_share(),
+        device=ranks.device,
+    )
+    val_loader = create_val_loader(
+        config.data.val_path,
+        resolution=config.validation.resolution,
+        ratio=config.validation.ratio,
+        filter_name=config.validation.filter,
+        batch_size=config.validation.batch_size,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        num_threads=config.data.num_workers or ranks.cpu_share(),
+        device=ranks.device,
+    )
+    return train_loader, val_loader
+
+
+def save_contact_sheet(folder: Path, loader: Loader, resolutions: Sequence[int]) -> None:
+    """Draw what the model will see: the same images' crops at each resolution."""
+    rows, labels = [], []
+    names = loader.info.label_names
+    for resolution in resolutions:
+        loader.set_epoch(0, resolution)
+        batch = next(iter(loader))
+        rows.append((f"{resolution} px", batch.images[:8].cpu().numpy().copy()))
+        labels.append([names[k] if names else str(k) for k in batch.labels[:8].tolist()])
+    loader.close()
+    contact_sheet(rows, labels).save(folder / "contact_sheet.png")
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main(sys.argv[1:])

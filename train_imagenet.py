@@ -30,24 +30,8 @@ from ffvit.runlog import RunLog, describe_environment, load_run
 from ffvit.trainer import Trainer
 
 
-def main(argv: Sequence[str]) -> None:
-    """Run one training, from the command line to the report."""
-    config, name = load_train_config(argv)
-    folder = Path(config.run.folder or f"runs/{name}")
-    with join_ranks() as ranks:
-        train(config, folder, ranks)
-        if ranks.is_primary:
-            report = write_report([folder], folder)
-            last = load_run(folder).validated[-1]
-            sys.stdout.write(
-                f"{config.model.name}: top-1 {last['top_1']:.2%} on {last['num_samples']} images "
-                f"after {last['epoch']} epochs ({last['elapsed_s']:.0f} s). Report: {report}. "
-                f"Compare with other runs: python -m ffvit report {folder} ...\n"
-            )
-
-
-def train(config: TrainConfig, folder: Path, ranks: Ranks) -> None:
-    """Train from scratch, or from the folder's latest checkpoint, to the last epoch."""
+def main(config: TrainConfig, folder: Path, ranks: Ranks) -> None:
+    """Train from scratch, or from the run folder's latest checkpoint, to the last epoch."""
     # What to do: every number that follows from the options, checked before anything is built.
     schedules.check_lr(config.lr, config.training.epochs)
     schedules.check_resolution(config.resolution)
@@ -142,6 +126,15 @@ def train(config: TrainConfig, folder: Path, ranks: Ranks) -> None:
         train_loader.close()
         val_loader.close()
 
+    if ranks.is_primary:
+        report = write_report([folder], folder)
+        last = load_run(folder).validated[-1]
+        sys.stdout.write(
+            f"{config.model.name}: top-1 {last['top_1']:.2%} on {last['num_samples']} images "
+            f"after {last['epoch']} epochs ({last['elapsed_s']:.0f} s). Report: {report}. "
+            f"Compare with other runs: python -m ffvit report {folder} ...\n"
+        )
+
 
 def summary(record: dict[str, Any]) -> str:
     """Say in one line how an epoch went."""
@@ -197,4 +190,6 @@ def save_contact_sheet(folder: Path, loader: Loader, resolutions: Sequence[int])
 
 if __name__ == "__main__":
     with one_line_errors():
-        main(sys.argv[1:])
+        settings, run_name = load_train_config(sys.argv[1:])
+        with join_ranks() as processes:
+            main(settings, Path(settings.run.folder or f"runs/{run_name}"), processes)

@@ -50,8 +50,9 @@ def write_splits(section: WriteSection) -> dict[str, Path]:
             f", {manifest.num_originals:,} files kept as they are" if manifest.num_originals else ""
         )
         say(
-            f"{split}: wrote {manifest.num_samples:,} images of {len(manifest.label_names):,} classes, "
-            f"{manifest.beton_bytes / 1e6:,.1f} MB{kept}, {manifest.num_samples / seconds:,.0f} images/s: {path}"
+            f"{split}: wrote {manifest.num_samples:,} images of {len(manifest.label_names):,} "
+            f"classes, {manifest.beton_bytes / 1e6:,.1f} MB{kept}, "
+            f"{manifest.num_samples / seconds:,.0f} images/s: {path}"
         )
         betons[split] = path
     return betons

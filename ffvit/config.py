@@ -197,7 +197,7 @@ class Strict(Checker):  # type: ignore[misc]
         """Convert `value`, or raise anything at all: fastargs makes a ValidationError of it."""
         if self.kind is bool:
             return self.BOOLEANS[str(value).lower()]
-        if isinstance(value, bool) or (self.kind is str and not isinstance(value, str)):
+        if self.kind is str and not isinstance(value, str):
             raise TypeError
         converted = self.kind(str(value))
         if self.kind is float and not math.isfinite(converted):

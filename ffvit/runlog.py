@@ -222,8 +222,7 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 
 def last_of_each_epoch(records: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
     """Map each finished epoch to its last record, as a resumed run may repeat epochs."""
-    epochs = {record["epoch"]: record for record in records if record["kind"] == "epoch"}
-    return dict(sorted(epochs.items()))
+    return {record["epoch"]: record for record in records if record["kind"] == "epoch"}
 
 
 def load_run(folder: Path) -> Run:

@@ -57,7 +57,7 @@ missing_packages() {
 }
 
 # Debian keeps the pip that goes into virtual environments in a package of its own.
-pip_wheel() { compgen -G "$prefix/usr/share/python-wheels/pip-*.whl" || true; }
+pip_wheel() { [ -z "$prefix" ] || compgen -G "$prefix/usr/share/python-wheels/pip-*.whl" || true; }
 
 set_up_system() {
     local packages root

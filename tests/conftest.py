@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: images that show a shifted, flipped or swapped pixel, and betons made of them."""
+"""Fixtures shared by all tests: images on which every shift or swap shows, and their betons."""
 
 import io
 import os
@@ -39,7 +39,7 @@ def restore_random_state() -> Iterator[None]:
 
 
 def gradient(height: int, width: int, mark: tuple[int, int, int] = (255, 0, 0)) -> Image.Image:
-    """Make an image that differs in both directions and in each channel, with a mark in its top left corner."""
+    """Make an image that differs along both axes and in each channel, with a mark top left."""
     rows = np.linspace(0, 220, height)[:, None] + np.zeros((1, width))
     columns = np.linspace(0, 220, width)[None] + np.zeros((height, 1))
     pixels = np.stack([columns, rows, 240 - (rows + columns) / 2], axis=2).astype(np.uint8)
@@ -57,7 +57,7 @@ def encode(image: Image.Image, file_format: str = "JPEG", **options: object) -> 
 
 @pytest.fixture(scope="session")
 def jpeg_samples() -> dict[str, bytes]:
-    """Encode a gradient in every kind of JPEG that a decoder may meet, and two files that are none."""
+    """Encode a gradient in every kind of JPEG a decoder may meet, and two files that are none."""
     image = gradient(91, 118)
     samples = {
         "444": encode(image, quality=95, subsampling="4:4:4"),

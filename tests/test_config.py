@@ -202,7 +202,7 @@ def test_help_lists_the_options_and_exits_with_0(load, option, capsys):
 
 
 def test_the_list_of_options_is_the_golden_one():
-    """A new option is a decision: a shipped config uses it, and tests/golden/options.txt lists it."""
+    """A new option is a decision: a shipped config uses it, and the golden file lists it."""
     options = [f"train_imagenet.py --{name}" for name in option_names(TrainConfig)]
     options += [f"write_imagenet.py --{field.name}" for field in dataclasses.fields(WriteSection)]
     assert GOLDEN_OPTIONS.read_text().splitlines() == options

@@ -81,6 +81,14 @@ def test_class_token_and_position_embedding_do_not_decay_in_a_timm_model():
     assert len(decayed) == 1 + 12 * 4 + 1
 
 
+def test_class_token_and_position_embedding_do_not_decay_in_a_model_that_names_none():
+    model = nn.Linear(2, 3)
+    model.cls_token = nn.Parameter(torch.zeros(1, 1, 5))
+    model.positions = nn.Module()
+    model.positions.pos_embed = nn.Parameter(torch.zeros(1, 5, 7, 7))
+    assert names_by_decay(model)[0] == {"weight"}
+
+
 def test_names_and_patterns_that_the_model_exempts_do_not_decay():
     class Model(nn.Module):
         def __init__(self):

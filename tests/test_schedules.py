@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ffvit.config import LrSection, ResolutionSection
@@ -42,6 +42,7 @@ def ramps(draw):
     return section
 
 
+@settings(deadline=None)
 @given(lr_runs())
 def test_learning_rate_stays_between_the_lowest_and_the_peak(run):
     section, epochs, steps_per_epoch = run
@@ -51,6 +52,7 @@ def test_learning_rate_stays_between_the_lowest_and_the_peak(run):
         assert lowest * (1 - 1e-12) <= rate <= section.lr * (1 + 1e-12)
 
 
+@settings(deadline=None)
 @given(lr_runs())
 def test_learning_rate_ends_at_its_minimum(run):
     section, epochs, steps_per_epoch = run
@@ -58,6 +60,7 @@ def test_learning_rate_ends_at_its_minimum(run):
         assert learning_rate(step, steps_per_epoch, section, epochs, 1.0) == section.min_lr
 
 
+@settings(deadline=None)
 @given(lr_runs(("linear", "cosine", "step")), st.floats(0.1, 10))
 def test_learning_rate_is_proportional_to_the_batch_scale(run, scale):
     section, epochs, steps_per_epoch = run
@@ -157,6 +160,7 @@ def test_resolution_of_the_88_epoch_budget_is_the_designs_table():
     ]
 
 
+@settings(deadline=None)
 @given(ramps(), st.integers(1, 100))
 def test_resolution_is_a_multiple_never_shrinks_and_keeps_its_ends(section, epochs):
     values = [resolution(epoch, section) for epoch in range(epochs)]
@@ -165,6 +169,11 @@ def test_resolution_is_a_multiple_never_shrinks_and_keeps_its_ends(section, epoc
     assert all(value == section.min_res for value in values[: section.start_ramp])
     assert all(value == section.max_res for value in values[section.end_ramp :])
     assert set(values) <= set(range(section.min_res, section.max_res + 1))
+
+
+def test_a_tie_goes_to_the_even_multiple():
+    assert resolution(1, ResolutionSection(64, 80, 0, 2, 16)) == 64
+    assert resolution(1, ResolutionSection(80, 96, 0, 2, 16)) == 96
 
 
 def test_equal_ramp_ends_jump_in_that_epoch():

@@ -97,8 +97,8 @@ def open_beton(path: str | os.PathLike[str]) -> BetonInfo:
         if manifest.num_samples != len(tables.labels) or len(manifest.label_names) < num_classes:
             raise BetonError(
                 f"{manifest_path(path)}: describes {manifest.num_samples} images of "
-                f"{len(manifest.label_names)} classes, but the beton has {len(tables.labels)} of at "
-                f"least {num_classes}; put the right one beside it, or remove it."
+                f"{len(manifest.label_names)} classes, but the beton has {len(tables.labels)} of "
+                f"at least {num_classes}; put the right one beside it, or remove it."
             )
         num_classes = len(manifest.label_names)
     return BetonInfo(
@@ -160,7 +160,8 @@ def _read_tables(path: Path) -> _Tables:
             records, table = _read_records(file, path, size, header)
     except FileNotFoundError:
         raise BetonError(
-            f"{path}: expected a beton, found no file; make it with write_imagenet.py, or check the path."
+            f"{path}: expected a beton, found no file; make it with write_imagenet.py, or check "
+            "the path."
         ) from None
     except OSError as error:
         raise BetonError(f"{path}: cannot read it ({error.strerror}).") from None
@@ -194,8 +195,8 @@ def _read_header(file: BinaryIO, path: Path, size: int) -> Any:
     if fields != list(FIELDS.items()):
         got = ", ".join(f"{name}: {kind.__name__ if kind else 'custom'}" for name, kind in fields)
         raise BetonError(
-            f"{path}: expected the fields image: RGBImageField, label: IntField, got {got or 'none'}; "
-            "write it again with these."
+            f"{path}: expected the fields image: RGBImageField, label: IntField, got "
+            f"{got or 'none'}; write it again with these."
         )
     return header
 
@@ -203,7 +204,7 @@ def _read_header(file: BinaryIO, path: Path, size: int) -> Any:
 def _read_records(
     file: BinaryIO, path: Path, size: int, header: Any
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Read the sample records and the allocation table, after checking that they lie in the file."""
+    """Read sample records and allocation table, after checking that they lie in the file."""
     num_samples, table_at = int(header["num_samples"]), int(header["alloc_table_ptr"])
     if num_samples == 0:
         raise BetonError(f"{path}: a beton without samples; {_ADVICE}")
@@ -211,8 +212,8 @@ def _read_records(
     table_end = table_at + num_samples * ALLOC_TABLE_TYPE.itemsize
     if records_end > table_at or table_end != size:
         raise BetonError(
-            f"{path}: its header promises {num_samples} samples and {table_end} bytes, the file has "
-            f"{size}: cut off, damaged, or not written to its end; {_ADVICE}"
+            f"{path}: its header promises {num_samples} samples and {table_end} bytes, the file "
+            f"has {size}: cut off, damaged, or not written to its end; {_ADVICE}"
         )
     records = np.frombuffer(file.read(num_samples * _METADATA_TYPE.itemsize), dtype=_METADATA_TYPE)
     file.seek(table_at)

@@ -6,13 +6,15 @@ of workers.
 """
 
 import collections
+import contextlib
 import dataclasses
 import multiprocessing
 import os
 import signal
+import threading
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -31,7 +33,7 @@ STOP_TIMEOUT_S = 5
 
 @dataclasses.dataclass
 class _Worker:
-    """A worker process, our end of its pipe, and the positions it has not answered yet, in order."""
+    """A worker process, our end of its pipe, and the positions it still has to answer."""
 
     process: BaseProcess
     connection: Connection
@@ -44,7 +46,7 @@ def encode_in_order(
     section: WriteSection,
     num_workers: int,
     start_method: str = "fork",
-) -> Iterator[StoredImage]:
+) -> Generator[StoredImage, None, None]:
     """Encode images of a source in worker processes.
 
     Close the generator to stop early; no process outlives it.
@@ -68,8 +70,9 @@ def encode_in_order(
     context = multiprocessing.get_context(start_method)
     workers: list[_Worker] = []
     try:
-        for _ in range(min(num_workers, -(-len(order) // CHUNK))):
-            workers.append(_start(context, source, section))
+        with _deferred_signals():
+            for _ in range(min(num_workers, -(-len(order) // CHUNK))):
+                workers.append(_start(context, source, section))  # noqa: PERF401 - for `finally`
         yield from _collect(workers, source, order)
     finally:
         for worker in workers:
@@ -82,6 +85,26 @@ def encode_in_order(
 def available_cpus() -> int:
     """Count the CPU cores this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+@contextlib.contextmanager
+def _deferred_signals() -> Iterator[None]:
+    """Hold back Ctrl-C and SIGTERM: an exception in the midst of a fork is swallowed by its hooks."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are handled elsewhere
+        return
+    arrived: list[int] = []
+    previous = {
+        number: signal.signal(number, lambda number, _: arrived.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    for number in arrived:
+        signal.raise_signal(number)
 
 
 def _start(context: BaseContext, source: Source, section: WriteSection) -> _Worker:
@@ -143,7 +166,8 @@ def _death(worker: _Worker, source: Source, order: Indices) -> SourceError:
     cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
     name = source.name(int(order[worker.pending[0]])) if worker.pending else source.description
     return SourceError(
-        f"{name}: the process that encodes it died ({cause}); if memory ran out, use fewer --num_workers."
+        f"{name}: the process that encodes it died ({cause}); if memory ran out, use fewer "
+        "--num_workers."
     )
 
 

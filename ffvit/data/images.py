@@ -9,16 +9,17 @@ import io
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ffvit.config import WriteSection
 from ffvit.errors import SourceError
 from ffvit.jpeg.header import JpegHeader, read_header
 
-# Formats that hold photographs; Pillow's others include some that start programs (EPS).
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-# Width and height are stored as 16-bit numbers.
-LARGEST_SIDE_PX = 65_535
+# Formats that hold photographs (MPO, several JPEGs in a row, counts as JPEG). Pillow's others
+# include one that starts a program (EPS).
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+# The most that libjpeg encodes; a beton's 16-bit fields hold a little more.
+LARGEST_SIDE_PX = 65_500
 CHROMA = {"420": "4:2:0", "422": "4:2:2", "444": "4:4:4"}
 
 _ORIENTATION_TAG = 0x0112
@@ -62,24 +63,27 @@ def encode_image(data: bytes, name: str, section: WriteSection) -> StoredImage:
         warnings.simplefilter("ignore")  # remarks on harmless metadata
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                if section.mode == "passthrough" and _may_stay(image, data, section):
-                    image.load()  # a damaged file is refused here, not met during training
+            with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+                if section.mode == "passthrough" and _may_stay(opened, data, section):
+                    opened.load()  # a damaged file is refused here, not met during training
                     return _stored_jpeg(data, is_original=True)
-                image = _shrink(_to_rgb(image), section)
+                image = _shrink(_to_rgb(opened), section)
         except SourceError as error:
             raise SourceError(f"{name}: {error}") from None
-        # Pillow's decoders raise nearly anything on damaged files; whatever it is, the file is at
-        # fault.
+        except UnidentifiedImageError:
+            raise SourceError(
+                f"{name}: expected an image in one of {', '.join(FORMATS)}, got {len(data)} bytes "
+                "that are none; replace or remove it."
+            ) from None
+        # On damaged files Pillow's decoders raise nearly anything; the file is at fault.
         except Exception as error:  # noqa: BLE001
             raise SourceError(
-                f"{name}: expected an image in one of {', '.join(FORMATS)}, but {error or error!r}; "
-                "replace or remove it."
+                f"{name}: expected a whole image, but {error or error!r}; replace or remove it."
             ) from None
     if max(image.size) > LARGEST_SIDE_PX:
         raise SourceError(
-            f"{name}: {image.width} x {image.height} pixels, a beton holds up to {LARGEST_SIDE_PX} a "
-            "side; set --max_side."
+            f"{name}: expected up to {LARGEST_SIDE_PX} pixels a side, got {image.width} x "
+            f"{image.height}; set --max_side."
         )
     if section.mode == "raw":
         return StoredImage(image.tobytes(), image.height, image.width, is_jpeg=False)
@@ -87,7 +91,7 @@ def encode_image(data: bytes, name: str, section: WriteSection) -> StoredImage:
 
 
 def _may_stay(image: Image.Image, data: bytes, section: WriteSection) -> bool:
-    """Tell whether passthrough may keep the file: small, upright, and a JPEG that every decoder reads alike."""
+    """Tell whether passthrough may keep the file: small, upright, and an ordinary baseline JPEG."""
     if image.format != "JPEG" or _target_size(image.size, section) != image.size:
         return False
     try:
@@ -115,8 +119,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise SourceError(
-            f"expected 8 or 16 bits per channel, got Pillow mode {image.mode} (32 bits), whose range "
-            "is not defined; convert it."
+            f"expected 8 or 16 bits per channel, got Pillow mode {image.mode} (32 bits), whose "
+            "range is not defined; convert it."
         )
     if image.has_transparency_data:
         image = image.convert("RGBA")

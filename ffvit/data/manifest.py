@@ -1,4 +1,4 @@
-"""The manifest beside a beton, `X.beton.json`: where its images come from and what they are called."""
+"""The manifest beside a beton, `X.beton.json`: where its images come from, and their labels."""
 
 import dataclasses
 import json
@@ -73,14 +73,14 @@ def load_manifest(beton: Path) -> Manifest | None:
         sound = False
     if not sound:
         raise BetonError(
-            f"{path}: expected a manifest of version {FORMAT_VERSION} as write_imagenet.py makes it; "
-            "write the beton again, or remove the manifest to do without label names."
+            f"{path}: expected a manifest of version {FORMAT_VERSION} as write_imagenet.py makes "
+            "it; write the beton again, or remove the manifest to do without label names."
         )
     size = beton.stat().st_size
     if manifest.beton_bytes != size:
         raise BetonError(
-            f"{path}: describes a beton of {manifest.beton_bytes} bytes, but {beton.name} has {size}; "
-            "put the right one beside it, or remove it to do without label names."
+            f"{path}: describes a beton of {manifest.beton_bytes} bytes, but {beton.name} has "
+            f"{size}; put the right one beside it, or remove it to do without label names."
         )
     return manifest
 

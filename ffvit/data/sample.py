@@ -1,4 +1,4 @@
-"""The built-in sample: real handwritten digits set into cluttered photo-like frames, as JPEG class folders.
+"""The built-in sample: real handwritten digits in cluttered photo-like frames, as class folders.
 
 scikit-learn carries 1,797 digits of 8 x 8 pixels (from the UCI repository: Optical Recognition of
 Handwritten Digits). Each becomes one photograph-sized scene, so that a first run needs no download.
@@ -36,10 +36,10 @@ _LARGEST_INK = 16.0
 
 
 def write_sample(folder: Path, seed: int = 0) -> None:
-    """Write the sample into `folder`/{train,val}/{0..9}/, about 1,440 and 357 images of 96 to 160 pixels a side.
+    """Write the sample into `folder`/{train,val}/{0..9}/.
 
-    Each digit is in exactly one of the splits. The same seed gives the same files. The folder
-    appears when all are written.
+    About 1,440 and 360 JPEG files of 96 to 160 pixels a side. Each digit is in exactly one of the
+    splits. The same seed gives the same files. The folder appears when all are written.
 
     Args:
         folder: To be made; may exist if it is empty.
@@ -109,7 +109,7 @@ def _contrasting_colors(rng: Rng) -> tuple[Floats, Floats]:
 
 
 def _clutter(height: int, width: int, rng: Rng) -> Floats:
-    """Make (height, width, 3) noise of unit variance whose spectrum falls as that of photographs, as 1 / frequency."""
+    """Make (height, width, 3) noise of unit variance with the 1 / frequency spectrum of photos."""
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     frequency[0, 0] = np.inf
     shape = (3, *frequency.shape)
@@ -117,11 +117,12 @@ def _clutter(height: int, width: int, rng: Rng) -> Floats:
     # Colours of photographs vary far less than their brightness.
     spectrum = 0.4 * spectrum + 0.9 * spectrum[:1]
     noise = np.fft.irfft2(spectrum / frequency, s=(height, width)).transpose(1, 2, 0)
-    return (noise / noise.std()).astype(np.float32)
+    unit: Floats = (noise / noise.std()).astype(np.float32)
+    return unit
 
 
 def _draw_distractors(pixels: Floats, back: Floats, rng: Rng) -> Floats:
-    """Draw strokes and blobs in colours near the background's, so that they are no digits but no blank wall either."""
+    """Draw strokes and blobs in colours near the background's."""
     canvas = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(canvas)
     for _ in range(rng.integers(3, 8)):
@@ -158,5 +159,5 @@ def _lighting(height: int, width: int, rng: Rng) -> Floats:
     """Make a (height, width) brightness ramp around 1 in a random direction."""
     angle = rng.uniform(0, 2 * np.pi)
     rows, columns = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)[None]
-    ramp = 1 + rng.uniform(0, 0.2) * (np.sin(angle) * rows + np.cos(angle) * columns)
-    return ramp.astype(np.float32)
+    tilt: Floats = np.asarray(np.sin(angle) * rows + np.cos(angle) * columns, dtype=np.float32)
+    return 1 + np.float32(rng.uniform(0, 0.2)) * tilt

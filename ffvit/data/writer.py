@@ -100,7 +100,8 @@ def write_beton(
         _flush_to_disk(path.parent)
     except OSError as error:
         raise BetonError(
-            f"{path}: cannot write it ({error.strerror or error}); check the disk's space and rights."
+            f"{path}: cannot write it ({error.strerror or error}); check the disk's space and "
+            "rights."
         ) from None
     finally:
         temporary.unlink(missing_ok=True)
@@ -114,12 +115,10 @@ def check_options(section: WriteSection) -> None:
     Raises:
         ConfigError: A value out of range; names the option.
     """
-    for name, value, known in (
-        ("mode", section.mode, MODES),
-        ("chroma", section.chroma, tuple(CHROMA)),
-    ):
-        if value not in known:
-            raise ConfigError(f"--{name}={value}: expected {', '.join(known)}.")
+    if section.mode not in MODES:
+        raise ConfigError(f"--mode={section.mode}: expected {', '.join(MODES)}.")
+    if section.chroma not in CHROMA:
+        raise ConfigError(f"--chroma={section.chroma}: expected {', '.join(CHROMA)}.")
     for name, value, lowest, highest in (
         ("jpeg_quality", section.jpeg_quality, 1, 100),
         ("max_side", section.max_side, 0, LARGEST_SIDE_PX),
@@ -160,8 +159,8 @@ class _Engine(DatasetWriter):  # type: ignore[misc]
         installed = metadata.version("ffcv")
         if installed != ENGINE_VERSION:
             raise BetonError(
-                f"expected ffcv {ENGINE_VERSION}, found {installed}, whose file format is not known; "
-                f"install ffcv=={ENGINE_VERSION}."
+                f"expected ffcv {ENGINE_VERSION}, found {installed}, whose file format is not "
+                f"known; install ffcv=={ENGINE_VERSION}."
             )
         image_field = RGBImageField()
         # On the instance: a subclass would be stored as a custom field, which stock ffcv cannot
@@ -174,6 +173,7 @@ class _Engine(DatasetWriter):  # type: ignore[misc]
     def prepare(self) -> None:
         """Write the header; keep the records in this process's memory."""
         super().prepare()
+        self.metadata_sm: Any
         # A shared segment would outlive a killed process, and does not fit a container's /dev/shm.
         self.metadata_sm.close()
         self.metadata_sm.unlink()
@@ -188,23 +188,30 @@ class _Engine(DatasetWriter):  # type: ignore[misc]
         records = np.frombuffer(self.metadata_sm.buf, dtype=self.metadata_type)
         allocator = MemoryAllocator(self.fname, self.data_region_start, self.page_size)
         num_originals = 0
-        with allocator:
-            for position, (image, label) in enumerate(zip(images, labels, strict=True)):
-                if len(image.data) > self.page_size:
-                    raise BetonError(
-                        f"{self.fname}: an image of {len(image.data) >> 20} MB does not fit a page of "
-                        f"{self.page_size >> 20} MB; set --max_side."
-                    )
-                sample = (image, label)
-                names = self.metadata_type.names
-                handle_sample(sample, position, names, records, allocator, self.fields)
-                num_originals += image.is_original
+        try:
+            with allocator:
+                for position, (image, label) in enumerate(zip(images, labels, strict=True)):
+                    self._check_size(image)
+                    sample, names = (image, label), self.metadata_type.names
+                    handle_sample(sample, position, names, records, allocator, self.fields)
+                    num_originals += image.is_original
+        finally:
+            allocator.fp.close()  # it stays open when its last page cannot be written
         # The engine does not look at how much of a page the system took.
         expected = allocator.offset + allocator.next_page_written.value * self.page_size
         if Path(self.fname).stat().st_size != expected:
             raise OSError("the system took only a part of the data; is the disk or a quota full?")
         self.finalize(allocator.allocations)
         return num_originals
+
+    def _check_size(self, image: StoredImage) -> None:
+        """Refuse an image that no page can hold."""
+        if len(image.data) > self.page_size:
+            raise BetonError(
+                f"{self.fname}: expected images of up to {self.page_size >> 20} MB, one page, got "
+                f"{image.width} x {image.height} pixels in {len(image.data) >> 20} MB; set "
+                "--max_side."
+            )
 
 
 def _store_image(destination: Any, image: StoredImage, malloc: Any) -> None:
@@ -225,7 +232,7 @@ class _Progress:
             total=total, desc=name, unit=" images", disable=not sys.stderr.isatty(), file=sys.stderr
         )
 
-    def __enter__(self) -> "_Progress":
+    def __enter__(self) -> "_Progress":  # noqa: PYI034 - Self needs Python 3.11
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -273,7 +280,7 @@ def _announce(
 
 
 def _page_bytes(projected_bytes: int, section: WriteSection) -> int:
-    """Choose the page size. An image lies in one page, so a page must hold the largest, and many of the usual ones."""
+    """Choose a page size that holds the largest image, and many of the usual ones."""
     largest = 3 * (section.max_side or LARGEST_SIDE_PX) ** 2
     if largest > _PAGE_BYTES:
         return _LARGE_PAGE_BYTES

@@ -174,16 +174,19 @@ def _own_size(model: nn.Module) -> int:
     """Return the image side that a model was built for, pixels."""
     if isinstance(model, AttentionOnlyViT):
         return model.image_size
-    embedded = getattr(getattr(model, "patch_embed", None), "img_size", None)
-    config: Any = getattr(model, "default_cfg", None)
-    return int(embedded[-1] if embedded else config["input_size"][-1])
+    for module in model.modules():  # a patch embedding of timm's
+        if image_size := getattr(module, "img_size", None):
+            return int(image_size[-1])
+    config: Any = model.default_cfg
+    return int(config["input_size"][-1])
 
 
 def _names_near(name: str) -> str:
     """List the names that a wrong one may have meant; ours also go by their first part."""
     known = {full: full for full in (*timm.list_models(), *OUR_MODELS)}
     known |= {full.partition("_patch")[0]: full for full in OUR_MODELS}
-    near = {known[match]: None for match in difflib.get_close_matches(name, known, cutoff=0.7)}
+    matches = difflib.get_close_matches(name.partition(".")[0], known, cutoff=0.7)
+    near = dict.fromkeys(known[match] for match in matches)
     return f"did you mean {' or '.join(near)}?" if near else f"ours are {', '.join(OUR_MODELS)}."
 
 

@@ -10,7 +10,7 @@ import logging
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,9 @@ RELEASE_SHA256: dict[str, str | None] = {
     "linear-tiny-checkpoint.pth": None,
     "linear-base-checkpoint.pth": None,
 }
+
+# What torch.load raises for truncated files, foreign files and refused types.
+DAMAGE = (pickle.UnpicklingError, EOFError, OSError, RuntimeError, ValueError, LookupError)
 
 logger = logging.getLogger(__name__)
 
@@ -63,12 +66,9 @@ def _check_hash(path: Path) -> None:
     if path.name not in RELEASE_SHA256:
         return
     digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise _unreadable(path, error) from None
+    with _open(path) as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
     actual, expected = digest.hexdigest(), RELEASE_SHA256[path.name]
     if expected is None:
         logger.warning("%s: SHA-256 %s, not checked: the released file's is unknown", path, actual)
@@ -81,17 +81,15 @@ def _check_hash(path: Path) -> None:
 
 def _read(path: Path) -> Any:
     """Unpickle tensors, plain values and DeiT's `args`; anything else in the file is refused."""
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise _unreadable(path, error) from None
-    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, LookupError) as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise CheckpointError(
-            f"{path}: expected a PyTorch checkpoint of tensors and plain values, but it is damaged"
-            f" or holds something else ({reason}); fetch it again."
-        ) from None
+    with _open(path) as file, torch.serialization.safe_globals([argparse.Namespace]):
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except DAMAGE as error:
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise CheckpointError(
+                f"{path}: expected a PyTorch checkpoint of tensors and plain values, but it is"
+                f" damaged or holds something else ({reason}); fetch it again."
+            ) from None
 
 
 def _state_dict(content: Any, path: Path, *, ema: bool) -> dict[str, Tensor]:
@@ -143,7 +141,10 @@ def _check_fit(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> Non
         )
 
 
-def _unreadable(path: Path, error: OSError) -> CheckpointError:
-    return CheckpointError(
-        f"{path}: cannot read this checkpoint ({error.strerror or error}); check the path."
-    )
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot read this checkpoint ({error.strerror}); check the path."
+        ) from None

@@ -4,7 +4,6 @@ Nothing is extracted or copied: archives are read in place, by byte range.
 """
 
 import difflib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -63,9 +62,10 @@ def open_sources(section: WriteSection) -> dict[str, Source]:
     layout = detect_layout(path) if section.source == "auto" else section.source
     if section.val_labels and layout not in ("folders", "shards"):
         raise ConfigError(
-            f"--val_labels={section.val_labels}: the layout {layout} has labels of its own; leave it out."
+            f"--val_labels={section.val_labels}: the layout {layout} has labels of its own; leave "
+            "it out."
         )
-    openers: dict[str, Callable[[], dict[str, Source]]] = {
+    openers = {
         "folders": lambda: open_folders(path, section.val_labels),
         "imagenet": lambda: open_imagenet(path, section.split),
         "kaggle": lambda: open_kaggle(path),

@@ -16,7 +16,7 @@ _COMPRESSED_SUFFIXES = frozenset({".gz", ".tgz", ".bz2", ".xz", ".zst"})
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """One regular file inside a tar archive: its name and its bytes' place in the archive's file."""
+    """One regular file inside a tar archive: its name, and where its bytes are."""
 
     name: str
     offset: int
@@ -39,7 +39,7 @@ def iterate_members(archive: Path, start: int = 0) -> Iterator[Member]:
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 for member in tar:
                     # tarfile keeps every member for look-ups; a million of them is a gigabyte.
-                    tar.members.clear()
+                    tar.members.clear()  # type: ignore[attr-defined]
                     name = member.name.removeprefix("./")
                     if (member.islnk() or member.issym()) and is_image(name):
                         raise SourceError(

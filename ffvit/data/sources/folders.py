@@ -1,4 +1,4 @@
-"""Class folders: [split/]class/image, in a file system or inside an archive; and a flat val split."""
+"""Class folders: [split/]class/image, in a file system or in an archive; and a flat val split."""
 
 import dataclasses
 import os
@@ -131,7 +131,8 @@ def arrange(
         else:
             if val_labels and split == "val":
                 raise ConfigError(
-                    f"--val_labels={val_labels}: {where} has class folders of its own; leave the option out."
+                    f"--val_labels={val_labels}: {where} has class folders of its own; leave the "
+                    "option out."
                 )
             classes = _classes(rest, where)
             _refuse_empty_folders(listing.folders, top, set(classes), origin)
@@ -165,7 +166,7 @@ def shared_prefix(paths: Sequence[str], keep: Collection[str] = ALL_SPLIT_NAMES)
 def _by_split(
     parts: Sequence[Sequence[str]], origin: str
 ) -> tuple[dict[str, list[int]], list[str]]:
-    """Group the images by split ("" when there are none), train first; and name the folders left out."""
+    """Group the images by split, train first ("" without splits); and name folders left out."""
     groups: dict[str, list[int]] = {}
     for key, part in enumerate(parts):
         groups.setdefault(part[0] if len(part) > 1 else "", []).append(key)
@@ -181,8 +182,8 @@ def _by_split(
     if others:
         raise SourceError(
             f"{origin}: expected train and val folders or class folders, found both: "
-            f"{shown([name for name in chosen.values() if name])} beside {shown(others)}; "
-            "move one kind elsewhere."
+            f"{shown([name for name in chosen.values() if name])} beside {shown(others)}; move "
+            "one kind elsewhere."
         )
     left_out = sorted(groups.keys() - set(chosen.values()))
     return splits, [name for name in left_out if name is not None]
@@ -207,8 +208,8 @@ def _refuse_empty_folders(
     empty = sorted(name for name in below if "/" not in name and name and name not in classes)
     if empty:
         raise SourceError(
-            f"{origin}/{top}{empty[0]}: a class folder without images; add some or remove the folder"
-            + (f" ({len(empty)} such folders)." if len(empty) > 1 else ".")
+            f"{origin}/{top}{empty[0]}: a class folder without images; add some or remove the "
+            "folder" + (f" ({len(empty)} such folders)." if len(empty) > 1 else ".")
         )
 
 

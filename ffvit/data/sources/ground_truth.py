@@ -125,8 +125,8 @@ def labels_by_file(path: Path, file_names: Sequence[str], names: Sequence[str]) 
         tokens = [label_of[stem] for stem in stems]
     else:
         raise SourceError(
-            f"{path}: expected {len(file_names)} lines with a label each, or lines with a file name "
-            f"and a label, got {len(rows)} lines; check that it belongs to these images."
+            f"{path}: expected {len(file_names)} lines with a label each, or lines with a file "
+            f"name and a label, got {len(rows)} lines; check that it belongs to these images."
         )
     if set(tokens) <= set(names) or not all(token.isdecimal() for token in tokens):
         return class_labels(tokens, names, str(path))
@@ -138,7 +138,8 @@ def _numbered(path: Path, labels: Indices, num_classes: int) -> Indices:
     if labels.min() != 0 or labels.max() >= num_classes:
         raise SourceError(
             f"{path}: expected class numbers from 0 to {num_classes - 1}, got {labels.min()} to "
-            f"{labels.max()}; count from 0 in sorted order of the class folders, or write their names."
+            f"{labels.max()}; count from 0 in sorted order of the class folders, or write their "
+            "names."
         )
     return labels
 

@@ -1,4 +1,4 @@
-"""Parquet files as Hugging Face writes them: a column `image` of {bytes, path}, and a column `label`."""
+"""Parquet files as Hugging Face writes them: columns `image` of {bytes, path}, and `label`."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ class ParquetStore:
     """Rows of Parquet files. A read decodes a whole row group, so the last one is kept."""
 
     def __init__(self, files: list[Path], row_groups: list[tuple[int, int, int]]) -> None:
-        """Args: files; and (file number, row group, first row of it in this store) of each group."""
+        """`row_groups`: file number, row group in it, and its first row's number in this store."""
         self._files = files
         self._row_groups = row_groups
         self._first_rows = np.array([first for _, _, first in row_groups], dtype=np.int64)
@@ -87,7 +87,8 @@ def open_parquet(path: Path) -> dict[str, Source]:
     for split, (labels, row_groups, _) in read.items():
         if labels.min() < 0:
             raise SourceError(
-                f"{files[split][0]}: label {labels.min()}; this split's labels are withheld, use another."
+                f"{files[split][0]}: label {labels.min()}; this split's labels are withheld, use "
+                "another."
             )
         store = ParquetStore(files[split], row_groups)
         keys = np.arange(len(labels), dtype=np.int64)

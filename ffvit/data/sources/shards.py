@@ -1,4 +1,4 @@
-"""Tar shards: WebDataset (key.jpg beside key.cls or key.json), or class folders packed as they are."""
+"""Tar shards: WebDataset (key.jpg beside key.cls or key.json), or packed class folders."""
 
 import json
 import re
@@ -37,7 +37,7 @@ def open_shards(path: Path, val_labels: str) -> dict[str, Source]:
 
 
 def find_shards(path: Path) -> list[Shard]:
-    """List the tar archives of a folder and its split folders, with the split each name tells ("" for none)."""
+    """List the tar archives of a folder and its split folders, with the split each name tells."""
     if path.is_file():
         return [(path, split_of_name(path.name))]
     files = [f for f in path.glob("*.tar") if f.is_file()]
@@ -53,9 +53,10 @@ def split_of_name(name: str) -> str:
 
 
 def _is_webdataset(members: Sequence[Member]) -> bool:
-    return any(_key_and_suffix(member.name)[1] == "cls" for member in members) or any(
-        _key_and_suffix(member.name)[1] == "json" for member in members
-    )
+    """Tell by a label file beside an image of the same key; a lone JSON file is only a note."""
+    files = {_key_and_suffix(member.name) for member in members}
+    keys = {key for key, suffix in files if suffix in _LABEL_SUFFIXES}
+    return any(key in keys and is_image(f"{key}.{suffix}") for key, suffix in files)
 
 
 def _key_and_suffix(name: str) -> tuple[str, str]:
@@ -77,14 +78,16 @@ def _open_webdataset(
             key, suffix = _key_and_suffix(member.name)
             by_key.setdefault(key, {})[suffix] = member
         for key, files in by_key.items():
-            found = [files[suffix] for suffix in files if is_image("." + suffix)]
+            found = [files[suffix] for suffix in files if is_image(f"{key}.{suffix}")]
             if not found:
                 continue  # a shard's own notes
             if len(found) > 1:
                 raise SourceError(f"{shard}:{key}: expected one image, found {len(found)}.")
             images.setdefault(split or "train", []).append((number, found[0]))
             labels.setdefault(split or "train", []).append(_label(shard, key, files))
-    num_classes = 1 + max((max(found) for found in labels.values()), default=-1)
+    if not images:
+        raise SourceError(f"{path}: expected images beside the labels in its shards, found none.")
+    num_classes = 1 + max(max(found) for found in labels.values())
     names = tuple(str(label) for label in range(num_classes))
     files_of_shards = [shard for shard, _ in shards]
     return {
@@ -131,7 +134,7 @@ def _open_class_folders(
     members: Mapping[Path, Sequence[Member]],
     val_labels: str,
 ) -> dict[str, Source]:
-    """Read splits and classes off the members' names, under the split that the archive's name tells."""
+    """Read classes off the members' names, and the split if the archive's name does not tell."""
     images: list[tuple[str, int, Member]] = []
     num_ignored = 0
     for number, (shard, split) in enumerate(shards):

@@ -1,0 +1,237 @@
+"""The run folder: what is written, what survives a kill, and what is read back."""
+
+import csv
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ffvit.config import load_train_config, to_dict
+from ffvit.errors import UserError
+from ffvit.runlog import RunLog, describe_environment, load_run, read_log
+
+CONFIG = to_dict(load_train_config([])[0])
+ENVIRONMENT = {"python": "3", "gpus": []}
+STEP = {"loss": 0.5, "learning_rate": 1e-3, "resolution": 64, "images_per_s": 1234.5}
+
+
+def open_log(folder, is_primary=True):
+    return RunLog.open(folder, CONFIG, ENVIRONMENT, is_primary)
+
+
+def record_epochs(folder, epochs, **values):
+    with open_log(folder) as log:
+        for epoch in epochs:
+            log.record("epoch", epoch=epoch, top_1=epoch / 10, **values)
+
+
+def table_of(folder):
+    return list(csv.DictReader((folder / "log.csv").read_text().splitlines()))
+
+
+def test_a_run_folder_holds_config_environment_and_records_in_order(tmp_path):
+    folder = tmp_path / "runs" / "a"
+    with open_log(folder) as log:
+        log.record("run", world_size=2)
+        log.record("step", step=3, loss=0.25)
+        log.record("result", top_1=0.5)
+    assert read_log(folder) == [
+        {"kind": "run", "world_size": 2},
+        {"kind": "step", "step": 3, "loss": 0.25},
+        {"kind": "result", "top_1": 0.5},
+    ]
+    assert json.loads((folder / "environment.json").read_text()) == ENVIRONMENT
+    loaded, _ = load_train_config(["--config", str(folder / "config.yaml")])
+    assert to_dict(loaded) == CONFIG
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "config.yaml",
+        "environment.json",
+        "log.jsonl",
+    ]
+
+
+def test_records_are_on_disk_before_the_log_is_closed(tmp_path):
+    with open_log(tmp_path) as log:
+        log.record("step", step=1)
+        assert read_log(tmp_path) == [{"kind": "step", "step": 1}]
+
+
+def test_other_processes_write_and_print_nothing(tmp_path, capsys):
+    with open_log(tmp_path / "run", is_primary=False) as log:
+        log.record("epoch", epoch=1)
+        log.line("hello")
+        with log.progress("epoch 1/2", total=3) as progress:
+            progress.advance()
+            progress.show(STEP)
+    assert not (tmp_path / "run").exists()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_unknown_kind_is_refused_on_every_process(tmp_path):
+    for is_primary in (True, False):
+        with open_log(tmp_path, is_primary) as log, pytest.raises(ValueError, match="'epohc'"):
+            log.record("epohc", epoch=1)
+
+
+def test_numbers_that_are_not_finite_become_null_and_other_objects_are_refused(tmp_path):
+    with open_log(tmp_path) as log:
+        log.record("step", step=1, loss=float("nan"), peak=float("inf"), text="nan")
+        with pytest.raises(TypeError):
+            log.record("step", step=2, loss=object())
+    assert read_log(tmp_path) == [
+        {"kind": "step", "step": 1, "loss": None, "peak": None, "text": "nan"}
+    ]
+
+
+def test_epochs_become_a_table_with_every_column_that_occurs(tmp_path):
+    record_epochs(tmp_path, [1])
+    record_epochs(tmp_path, [2], loss=0.5)
+    rows = table_of(tmp_path)
+    assert rows == [
+        {"epoch": "1", "top_1": "0.1", "loss": ""},
+        {"epoch": "2", "top_1": "0.2", "loss": "0.5"},
+    ]
+
+
+def test_a_resumed_run_appends_and_its_repeated_epochs_replace_the_earlier(tmp_path):
+    record_epochs(tmp_path, [1, 2, 3], seed=1)
+    record_epochs(tmp_path, [2], seed=2)
+    assert [record["epoch"] for record in read_log(tmp_path)] == [1, 2, 3, 2]
+    assert [(epoch["epoch"], epoch["seed"]) for epoch in load_run(tmp_path).epochs] == [
+        (1, 1),
+        (2, 2),
+        (3, 1),
+    ]
+    rows = table_of(tmp_path)
+    assert sorted((row["epoch"], row["seed"]) for row in rows) == [
+        ("1", "1"),
+        ("2", "2"),
+        ("3", "1"),
+    ]
+
+
+@pytest.mark.parametrize("num_bytes_lost", [1, 2, 9, 30])
+def test_half_a_line_is_skipped_by_readers_and_removed_by_the_next_run(tmp_path, num_bytes_lost):
+    record_epochs(tmp_path, [1, 2])
+    path = tmp_path / "log.jsonl"
+    os.truncate(path, path.stat().st_size - num_bytes_lost)
+    # Without its line end the record is whole.
+    epochs = [1, 2] if num_bytes_lost == 1 else [1]
+    assert [record["epoch"] for record in read_log(tmp_path)] == epochs
+    record_epochs(tmp_path, [3])
+    assert [record["epoch"] for record in read_log(tmp_path)] == [*epochs, 3]
+    assert len(path.read_text().splitlines()) == len(epochs) + 1
+
+
+def test_a_kill_within_a_character_is_half_a_line_too(tmp_path):
+    record_epochs(tmp_path, [1])
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(path.read_bytes() + '{"kind": "run", "name": "é'.encode()[:-1])
+    assert len(read_log(tmp_path)) == 1
+    record_epochs(tmp_path, [2])
+    assert len(read_log(tmp_path)) == 2
+
+
+def test_damage_elsewhere_names_the_line(tmp_path):
+    record_epochs(tmp_path, [1, 2])
+    path = tmp_path / "log.jsonl"
+    path.write_text(path.read_text().replace('{"kind": "epoch", "epoch": 1', "rubbish"))
+    with pytest.raises(UserError, match=r"log\.jsonl: line 1 is not a record"):
+        read_log(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_a_user_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write this run folder.*--run\.folder"):
+        open_log(tmp_path / "file")
+
+
+def test_a_run_keeps_the_latest_record_of_each_step_in_order(tmp_path):
+    record_epochs(tmp_path, [1])
+    with open_log(tmp_path) as log:
+        for step, loss in ((10, 1.0), (20, 2.0), (10, 3.0)):
+            log.record("step", step=step, loss=loss)
+        log.record("run", world_size=1)
+        log.record("run", world_size=2)
+    run = load_run(tmp_path)
+    assert [(step["step"], step["loss"]) for step in run.steps] == [(10, 3.0), (20, 2.0)]
+    assert run.start["world_size"] == 2
+    assert run.config["training"]["epochs"] == CONFIG["training"]["epochs"]
+
+
+def test_progress_prints_plain_lines_where_there_is_no_terminal(tmp_path, capsys):
+    with open_log(tmp_path) as log:
+        log.line("hello")
+        with log.progress("epoch 1/2", total=7) as progress:
+            for _ in range(3):
+                progress.advance()
+            progress.show(STEP)
+    assert capsys.readouterr().err.splitlines() == [
+        "hello",
+        "epoch 1/2  step 3/7  1,234 images/s  loss 0.500  lr 0.001  64 px",
+    ]
+
+
+def test_progress_is_a_bar_on_a_terminal_and_lines_go_above_it(tmp_path, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with open_log(tmp_path) as log:
+        with log.progress("epoch 1/2", total=7) as progress:
+            for _ in range(7):
+                progress.advance()
+            progress.show(STEP)
+            log.line("in between")
+        log.line("after")
+    shown = terminal.getvalue()
+    assert "epoch 1/2: 100%" in shown
+    assert "7/7" in shown
+    assert "1,234 images/s" in shown
+    assert "in between\n" in shown
+    assert shown.endswith("after\n")
+
+
+def test_environment_tells_versions_and_cores_but_not_the_machines_name():
+    environment = describe_environment()
+    assert environment["packages"]["torch"]
+    assert environment["num_cpu_cores"] == len(os.sched_getaffinity(0))
+    assert environment["cpu"]
+    assert os.uname().nodename not in json.dumps(environment).split('"')
+    assert yaml.safe_load(json.dumps(environment)) == environment
+
+
+def test_environment_names_the_commit_and_changes_of_a_checkout(tmp_path, monkeypatch):
+    def git(*arguments):
+        identity = ("-c", "user.name=A", "-c", "user.email=a@example.org")
+        subprocess.run(["git", "-C", tmp_path, *identity, *arguments], check=True)
+
+    source = tmp_path / "ffvit" / "runlog.py"
+    source.parent.mkdir()
+    source.write_text("")
+    monkeypatch.setattr("ffvit.runlog.__file__", str(source))
+    assert describe_environment()["git_commit"] is None
+    assert describe_environment()["git_is_dirty"] is None
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    environment = describe_environment()
+    assert re.fullmatch("[0-9a-f]{40}", environment["git_commit"])
+    assert environment["git_is_dirty"] is False
+    source.write_text("changed")
+    assert describe_environment()["git_is_dirty"] is True
+
+
+def test_reading_a_log_needs_neither_torch_nor_ffcv():
+    program = "import sys, ffvit.runlog; print({'torch', 'ffcv', 'timm'} & set(sys.modules))"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    output = subprocess.check_output([sys.executable, "-c", program], env=environment, text=True)
+    assert output.strip() == "set()"

@@ -11,10 +11,15 @@ import pytest
 import torch
 import yaml
 
+import train_imagenet
 from ffvit.checkpoint import load_checkpoint
+from ffvit.config import load_train_config
+from ffvit.distributed import Ranks
+from ffvit.errors import UserError
 from ffvit.runlog import load_run
 
 ROOT = Path(__file__).resolve().parents[1]
+RANKS = Ranks(0, 0, 1, 1, torch.device("cpu"))
 SCRIPT = str(ROOT / "train_imagenet.py")
 
 
@@ -145,7 +150,6 @@ def test_finished_run_is_left_alone(config_path, whole_run):
     assert "run.resume=never expects an unused run folder" in refused.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -163,13 +167,22 @@ def test_finished_run_is_left_alone(config_path, whole_run):
         (["--run.resume=maybe"], "run.resume=maybe"),
     ],
 )
-def test_bad_input_is_one_line_and_status_2(config_path, tmp_path, options, message):
+def test_bad_input_is_refused_before_anything_is_written(config_path, tmp_path, options, message):
     folder = tmp_path / "run"
-    result = run(config_path, folder, *options)
-    assert result.returncode == 2, result.stderr
-    assert message in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
+    with pytest.raises(UserError) as info:  # noqa: PT012 - the whole command line may refuse
+        config, _ = load_train_config([f"--config={config_path}", *options])
+        train_imagenet.main(config, folder, RANKS)
+    assert message in str(info.value)
+    assert "\n" not in str(info.value)
     assert not folder.exists()
+
+
+@pytest.mark.slow
+def test_user_error_is_one_line_and_status_2(config_path, tmp_path):
+    result = run(config_path, tmp_path / "run", "--data.train_path=nowhere.beton")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: nowhere.beton: ")
+    assert len(result.stderr.strip().splitlines()) == 1
 
 
 @pytest.mark.slow

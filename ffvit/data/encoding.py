@@ -89,20 +89,20 @@ def available_cpus() -> int:
 
 @contextlib.contextmanager
 def _deferred_signals() -> Iterator[None]:
-    """Hold back Ctrl-C and SIGTERM: an exception in the midst of a fork is swallowed by its hooks."""
+    """Hold back Ctrl-C and SIGTERM: an exception in the midst of a fork is lost in its hooks."""
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are handled elsewhere
         return
     arrived: list[int] = []
     previous = {
-        number: signal.signal(number, lambda number, _: arrived.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
+        kind: signal.signal(kind, lambda number, _: arrived.append(number))
+        for kind in (signal.SIGINT, signal.SIGTERM)
     }
     try:
         yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for kind, handler in previous.items():
+            signal.signal(kind, handler)
     for number in arrived:
         signal.raise_signal(number)
 

@@ -165,6 +165,7 @@ class Loader(FfcvLoader):  # type: ignore[misc]
         self.decoder = decoder
         self.device = device
         self.next_batch = 0
+        self._first_batch = 0
         self._order_of_epoch = order
         self._iterator: EpochIterator | None = None
         image_pipeline = [decoder, ToTensor()]
@@ -198,7 +199,7 @@ class Loader(FfcvLoader):  # type: ignore[misc]
         if resolution is not None:
             self.decoder.resolution = resolution
         self.epoch = epoch
-        self.next_batch = 0
+        self.next_batch = self._first_batch = 0
         self._order = self._order_of_epoch(epoch)
 
     def __len__(self) -> int:
@@ -206,8 +207,9 @@ class Loader(FfcvLoader):  # type: ignore[misc]
         return math.ceil(len(self._order.samples) / int(self.batch_size))
 
     def __iter__(self) -> Iterator[Batch]:
-        """Start the thread at the next batch of the epoch."""
+        """Start the thread at the epoch's first batch, or at the one of a loaded state."""
         self.close()
+        self.next_batch, self._first_batch = self._first_batch, 0
         begin = self.next_batch * self.batch_size
         rest = Order(self._order.samples[begin:], self._order.positions[begin:])
         self._iterator = EpochIterator(self, rest)
@@ -226,7 +228,7 @@ class Loader(FfcvLoader):  # type: ignore[misc]
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Go to the batch that a `state_dict` names."""
         self.set_epoch(state["epoch"])
-        self.next_batch = state["batch"]
+        self.next_batch = self._first_batch = state["batch"]
 
 
 def create_train_loader(

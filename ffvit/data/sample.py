@@ -24,10 +24,10 @@ VAL_FRACTION = 0.2
 SIDE_PX = (96, 160)
 # The digit's height, and how far it may lie off the centre, as fractions of the frame's shorter
 # side. A centre crop of 7/8 must not cut it.
-DIGIT_FRACTION = (0.60, 0.76)
-SHIFT_FRACTION = 0.05
+DIGIT_FRACTION = (0.66, 0.78)
+SHIFT_FRACTION = 0.03
 # Least difference in luma between a digit and what lies behind it, 0 to 255.
-CONTRAST = 80.0
+CONTRAST = 100.0
 JPEG_QUALITY = 90
 
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
@@ -80,10 +80,10 @@ def draw_scene(digit: Floats, rng: Rng) -> Image.Image:
     """
     height, width = (int(side) for side in rng.integers(SIDE_PX[0], SIDE_PX[1] + 1, 2))
     back, ink = _contrasting_colors(rng)
-    pixels = back + _clutter(height, width, rng) * rng.uniform(14, 26)
+    pixels = back + _clutter(height, width, rng) * rng.uniform(10, 20)
     pixels = _draw_distractors(pixels, back, rng)
     coverage = _place_digit(digit, height, width, rng)[..., None]
-    textured_ink = ink + _clutter(height, width, rng) * 10
+    textured_ink = ink + _clutter(height, width, rng) * 8
     pixels = pixels * (1 - coverage) + textured_ink * coverage
     pixels *= _lighting(height, width, rng)[..., None]
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
@@ -125,8 +125,8 @@ def _draw_distractors(pixels: Floats, back: Floats, rng: Rng) -> Floats:
     """Draw strokes and blobs in colours near the background's."""
     canvas = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(canvas)
-    for _ in range(rng.integers(3, 8)):
-        color = tuple(int(c) for c in np.clip(back + rng.uniform(-45, 45, 3), 0, 255))
+    for _ in range(rng.integers(3, 7)):
+        color = tuple(int(c) for c in np.clip(back + rng.uniform(-40, 40, 3), 0, 255))
         ends = rng.uniform(0, 1, (2, 2)) * canvas.size
         if rng.random() < 0.5:
             points = [(float(x), float(y)) for x, y in ends]
@@ -143,7 +143,7 @@ def _place_digit(digit: Floats, height: int, width: int, rng: Rng) -> Floats:
     padded = np.pad(digit / _LARGEST_INK, 1)
     side = int(rng.uniform(*DIGIT_FRACTION) * min(height, width) * len(padded) / len(digit))
     ink = Image.fromarray(padded).resize((side, side), Image.Resampling.BICUBIC)
-    ink = ink.rotate(float(rng.uniform(-10, 10)), Image.Resampling.BILINEAR)
+    ink = ink.rotate(float(rng.uniform(-6, 6)), Image.Resampling.BILINEAR)
     # A steep sigmoid gives the enlarged pixels the edge of a pen stroke.
     stroke = 1 / (1 + np.exp(-_INK_STEEPNESS * (np.asarray(ink) - 0.45)))
     stroke *= np.asarray(ink) > 0.05
@@ -160,4 +160,4 @@ def _lighting(height: int, width: int, rng: Rng) -> Floats:
     angle = rng.uniform(0, 2 * np.pi)
     rows, columns = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)[None]
     tilt: Floats = np.asarray(np.sin(angle) * rows + np.cos(angle) * columns, dtype=np.float32)
-    return 1 + np.float32(rng.uniform(0, 0.2)) * tilt
+    return 1 + np.float32(rng.uniform(0, 0.15)) * tilt

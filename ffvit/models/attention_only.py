@@ -105,7 +105,8 @@ class AttentionOnlyViT(nn.Module):
         super().__init__()
         if embed_dim % TOKEN_HEADS:
             raise ConfigError(
-                f"model.embed_dim={embed_dim} is not a multiple of its {TOKEN_HEADS} heads; change it."
+                f"model.embed_dim={embed_dim} is not a multiple of {TOKEN_HEADS}, the number of"
+                " attention heads; change it."
             )
         self.grid_size = canonical_grid_size(image_size, patch_size)
         self.image_size = image_size

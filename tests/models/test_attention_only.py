@@ -86,5 +86,5 @@ def test_it_is_tied_to_its_number_of_tokens() -> None:
 
 
 def test_a_width_that_the_heads_do_not_divide_is_refused() -> None:
-    with pytest.raises(ConfigError, match="embed_dim=40 is not a multiple of its 3 heads"):
+    with pytest.raises(ConfigError, match="embed_dim=40 is not a multiple of 3, the number of"):
         AttentionOnlyViT(**{**SMALL, "embed_dim": 40})

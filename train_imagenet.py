@@ -102,13 +102,10 @@ def main(config: TrainConfig, folder: Path, ranks: Ranks) -> None:
             train_loader.set_epoch(epoch, resolution)
             record: dict[str, Any] = {"epoch": epoch + 1, "resolution": resolution}
             record |= trainer.train_epoch(train_loader, epoch)
-            record |= {"step": trainer.step}
-            record |= {"images_seen": trainer.step * global_batch_size}
-            if (epoch + 1) % config.validation.epochs_between == 0 or epoch + 1 == epochs:
-                val_loader.set_epoch(0)
-                record |= trainer.evaluate(
-                    val_loader, val_loader.info.num_samples, config.validation.flip_average
-                )
+            record |= {"step": trainer.step, "images_seen": trainer.step * global_batch_size}
+            record |= trainer.evaluate(
+                val_loader, val_loader.info.num_samples, config.validation.flip_average
+            )
 
             progress["epoch"] = epoch + 1
             progress["elapsed_s"] += time.perf_counter() - begin
@@ -116,8 +113,8 @@ def main(config: TrainConfig, folder: Path, ranks: Ranks) -> None:
             record["gpu_hours"] = ranks.num_gpus * progress["elapsed_s"] / 3600
             log.record("epoch", **record)
             log.line(summary(record))
-            is_best = record.get("top_1", -1.0) > progress["best_top_1"]
-            progress["best_top_1"] = max(progress["best_top_1"], record.get("top_1", -1.0))
+            is_best = record["top_1"] > progress["best_top_1"]
+            progress["best_top_1"] = max(progress["best_top_1"], record["top_1"])
             if ranks.is_primary:
                 state = {"progress": progress, "config": to_dict(config), **trainer.state_dict()}
                 save_checkpoint(folder / "checkpoints" / LATEST, state)
@@ -128,7 +125,7 @@ def main(config: TrainConfig, folder: Path, ranks: Ranks) -> None:
 
     if ranks.is_primary:
         report = write_report([folder], folder)
-        last = load_run(folder).validated[-1]
+        last = load_run(folder).epochs[-1]
         sys.stdout.write(
             f"{config.model.name}: top-1 {last['top_1']:.2%} on {last['num_samples']} images "
             f"after {last['epoch']} epochs ({last['elapsed_s']:.0f} s). Report: {report}. "
@@ -138,11 +135,12 @@ def main(config: TrainConfig, folder: Path, ranks: Ranks) -> None:
 
 def summary(record: dict[str, Any]) -> str:
     """Say in one line how an epoch went."""
-    line = f"epoch {record['epoch']}: train loss {record['train_loss']:.3f}"
-    for name in ("top_1", "ema_top_1"):
-        if name in record:
-            line += f", {name} {record[name]:.2%}"
-    return f"{line}, {record['images_per_s']:,.0f} images/s at {record['resolution']} px"
+    averaged = f", averaged {record['ema_top_1']:.2%}" if "ema_top_1" in record else ""
+    return (
+        f"epoch {record['epoch']}: train loss {record['train_loss']:.3f}, top-1 "
+        f"{record['top_1']:.2%}{averaged}, {record['images_per_s']:,.0f} images/s "
+        f"at {record['resolution']} px"
+    )
 
 
 def create_loaders(config: TrainConfig, resolution: int, ranks: Ranks) -> tuple[Loader, Loader]:

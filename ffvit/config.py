@@ -87,8 +87,6 @@ class LrSection:
     warmup_epochs: float = option(0.0, "epochs of linear warm-up")
     warmup_lr: float = option(0.0, "learning rate at step 0 of the warm-up, scaled like lr")
     min_lr: float = option(0.0, "learning rate at the end of linear and cosine, scaled like lr")
-    step_length: int = option(30, "epochs between two steps of the step schedule")
-    step_ratio: float = option(0.1, "factor at each step of the step schedule")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +120,6 @@ class ValidationSection:
     )
     filter: str = option("area", "resize filter: area (triangle where it enlarges) or bicubic")
     flip_average: bool = option(False, "average the logits of the image and its mirror image")
-    epochs_between: int = option(1, "validate after every so many epochs, and after the last")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ from ffvit.config import LrSection, ResolutionSection
 from ffvit.errors import ConfigError
 
 LR_SCHEDULES = ("linear", "cosine", "step")
+STEP_RATIO = 0.1
 
 
 def learning_rate(
@@ -19,11 +20,10 @@ def learning_rate(
     """Return the learning rate of one optimizer update.
 
     It rises linearly from `warmup_lr` to `lr` over `warmup_epochs`, then falls to `min_lr` at the
-    end of the run (linear, cosine), or by `step_ratio` every `step_length` epochs counted from the
-    start of the run (step). With `warmup_epochs=2` and `warmup_lr=1e-4*lr`, linear is
+    end of the run (linear, cosine), or to a tenth after each third of the run (step), as 30, 60, 90
+    epochs did for ResNets. With `warmup_epochs=2` and `warmup_lr=1e-4*lr`, linear is
     ffcv-imagenet's cyclic schedule to rounding, as that interpolates between the values of
-    consecutive epochs and has its peak on a whole one. Its step schedule interpolates too, and so
-    glides through the epoch before each step; ours is constant between steps.
+    consecutive epochs and has its peak on a whole one.
 
     Args:
         step: Number of updates made before this one; past the end of the run the end's value.
@@ -36,7 +36,8 @@ def learning_rate(
     if epoch < lr.warmup_epochs:
         rate = lr.warmup_lr + (lr.lr - lr.warmup_lr) * (epoch / lr.warmup_epochs)
     elif lr.schedule == "step":
-        rate = lr.lr * lr.step_ratio ** (step // (steps_per_epoch * lr.step_length))
+        thirds = min(2, 3 * step // (steps_per_epoch * epochs))
+        rate = lr.lr * STEP_RATIO**thirds
     elif epoch >= epochs:
         rate = lr.min_lr
     else:
@@ -94,11 +95,6 @@ def check_lr(section: LrSection, epochs: int) -> None:
         raise ConfigError(
             f"lr.warmup_epochs={section.warmup_epochs} is not between 0 and"
             f" training.epochs={epochs}; shorten the warm-up or lengthen the run."
-        )
-    if section.step_length < 1 or not 0 < section.step_ratio <= 1:
-        raise ConfigError(
-            f"lr.step_length={section.step_length}, lr.step_ratio={section.step_ratio}: expected"
-            " at least 1 epoch between steps and a factor above 0 and at most 1."
         )
 
 

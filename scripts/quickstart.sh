@@ -21,7 +21,7 @@ else
     options+=("--data.train_path=$betons/train.beton" "--data.val_path=$betons/val.beton")
 fi
 
-if [ ! -e "$betons/train.beton" ] || [ ! -e "$betons/val.beton" ]; then
+if ! ls "$betons"/{train.beton,val.beton,source.txt} >/dev/null 2>&1; then
     "$PYTHON" write_imagenet.py "--data_dir=$images" "--out_dir=$betons"
     realpath "$images" >"$betons/source.txt"
 elif [ "$(realpath "$images")" != "$(cat "$betons/source.txt")" ]; then

@@ -247,6 +247,15 @@ def test_every_shipped_config_tells_its_origin_command_result_and_cost(path):
     assert "measured" in header.partition("Cost:")[2].partition("Protocol:")[0]
 
 
+def test_every_option_is_set_by_a_shipped_config():
+    """An option that no recipe needs is one too many."""
+    used = set()
+    for path in SHIPPED:
+        sections = yaml.safe_load(path.read_text())
+        used |= {f"{section}.{name}" for section, options in sections.items() for name in options}
+    assert used == set(option_names(TrainConfig))
+
+
 def test_both_families_are_complete():
     ours = {"base.yaml", "tiny.yaml", "large.yaml", "quickstart.yaml", "imagenette.yaml"}
     published = {f"rn{size}_{e}_epochs.yaml" for size in (18, 50) for e in FFCV_EPOCHS}

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-REAL_TOOLS = ["bash", "basename", "cat", "chmod", "cut", "dirname", "env", "grep", "mkdir"]
-REAL_TOOLS += ["realpath", "sed", "sha256sum"]
+REAL_TOOLS = ["bash", "basename", "cat", "chmod", "cut", "dirname", "env", "grep", "ls"]
+REAL_TOOLS += ["mkdir", "realpath", "sed", "sha256sum"]
 
 # A Python that makes environments holding itself, and notes what it is told to run.
 PYTHON = """

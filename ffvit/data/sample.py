@@ -26,7 +26,8 @@ SIDE_PX = (96, 160)
 # side. A centre crop of 7/8 must not cut it.
 DIGIT_FRACTION = (0.66, 0.78)
 SHIFT_FRACTION = 0.03
-# Least difference in luma between a digit and what lies behind it, 0 to 255.
+# By how much a digit is lighter than its frame, in luma from 0 to 255. Digits of both signs would
+# teach the same lesson in three times the minutes.
 CONTRAST = 100.0
 JPEG_QUALITY = 90
 
@@ -101,10 +102,10 @@ def _splits(labels: npt.NDArray[Any], seed: int) -> list[str]:
 
 
 def _contrasting_colors(rng: Rng) -> tuple[Floats, Floats]:
-    """Draw two RGB colours that differ enough in luma; either may be the lighter one."""
+    """Draw RGB colours of frame and ink; the ink is clearly lighter, as chalk on a wall."""
     while True:
         back, ink = rng.uniform(20, 235, (2, 3)).astype(np.float32)
-        if abs(float((back - ink) @ _LUMA)) >= CONTRAST:
+        if float((ink - back) @ _LUMA) >= CONTRAST:
             return back, ink
 
 

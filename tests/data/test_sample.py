@@ -69,16 +69,13 @@ def test_images_are_decodable_colour_photographs_of_varying_sides(tmp_path):
 def test_digit_stands_out_against_its_frame():
     digit = np.zeros((8, 8), np.float32)
     digit[1:7, 3:5] = 16
-    lighter = 0
     for seed in range(20):
         image = np.asarray(draw_scene(digit, np.random.default_rng(seed))).astype(float)
         luma = image @ [0.299, 0.587, 0.114]
         height, width = luma.shape
         middle = luma[height // 2 - 4 : height // 2 + 4, width // 2 - 3 : width // 2 + 3].mean()
         frame = np.concatenate([luma[:, :8].ravel(), luma[:, -8:].ravel()]).mean()
-        assert abs(middle - frame) > CONTRAST / 3
-        lighter += middle > frame
-    assert 3 <= lighter <= 17
+        assert middle - frame > CONTRAST / 3
 
 
 def test_scenes_differ_though_the_digit_is_the_same():

@@ -176,6 +176,15 @@ def test_flat_val_is_labelled_by_the_devkit_beside_it(tmp_path):
     assert open_all(tmp_path)["val"].labels.tolist() == [0, 1, 2]
 
 
+def test_class_without_images_in_kaggle_layout_is_refused(tmp_path):
+    images = tmp_path / "ILSVRC/Data/CLS-LOC"
+    write_images(images, ["train/n01000/0.JPEG", "val/V_1.JPEG"])
+    (images / "train/n02000").mkdir()
+    (tmp_path / "LOC_val_solution.csv").write_text("ImageId,PredictionString\nV_1,n01000 1\n")
+    with pytest.raises(SourceError, match="n02000: a class folder without images"):
+        open_all(tmp_path)
+
+
 def test_kaggle_layout_is_labelled_by_its_solution(tmp_path):
     images = tmp_path / "ILSVRC/Data/CLS-LOC"
     write_images(
@@ -307,6 +316,21 @@ def test_parquet_rows_keep_their_labels_and_the_schema_names_them(tmp_path):
     ]
     assert train.blocks.tolist() == [0] * 4 + [1] * 4 + [2] + [3] * 4 + [4] * 3
     assert "train-00001-of-00002.parquet:row group 1:row 2" in train.name(15)
+
+
+def test_test_split_is_left_out_where_there_is_a_val_split(tmp_path):
+    for split in ("train", "test", "validation"):
+        label = -1 if split == "test" else 0
+        rows = {"image": [{"bytes": image_bytes(0), "path": ""}], "label": [label]}
+        pq.write_table(pa.table(rows), tmp_path / f"{split}-00000-of-00001.parquet")
+    assert (
+        open_all(tmp_path)["val"]
+        .name(0)
+        .endswith("validation-00000-of-00001.parquet:row group 0:row 0")
+    )
+    (tmp_path / "validation-00000-of-00001.parquet").unlink()
+    with pytest.raises(SourceError, match="withheld"):
+        open_all(tmp_path)
 
 
 def test_parquet_of_other_columns_is_refused(tmp_path):

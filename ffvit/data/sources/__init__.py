@@ -59,6 +59,21 @@ def open_sources(section: WriteSection) -> dict[str, Source]:
         raise SourceError(
             f"{path}: expected a folder or archive with images, found nothing{_nearest(path)}"
         )
+    try:
+        sources = _open(path, section)
+    except OSError as error:
+        raise SourceError(f"{error.filename or path}: cannot read it ({error.strerror}).") from None
+    if section.split == "all":
+        return sources
+    if section.split not in sources:
+        raise SourceError(
+            f"{path}: expected a {section.split} split, found {shown(sorted(sources))} only."
+        )
+    return {section.split: sources[section.split]}
+
+
+def _open(path: Path, section: WriteSection) -> dict[str, Source]:
+    """Open all splits; hold out a val split where there is none."""
     layout = detect_layout(path) if section.source == "auto" else section.source
     if section.val_labels and layout not in ("folders", "shards"):
         raise ConfigError(
@@ -78,13 +93,7 @@ def open_sources(section: WriteSection) -> dict[str, Source]:
         sources["train"], sources["val"] = hold_out(
             sources["train"], section.val_fraction, section.seed
         )
-    if section.split == "all":
-        return sources
-    if section.split not in sources:
-        raise SourceError(
-            f"{path}: expected a {section.split} split, found {shown(sorted(sources))} only."
-        )
-    return {section.split: sources[section.split]}
+    return sources
 
 
 def detect_layout(path: Path) -> str:

@@ -84,6 +84,8 @@ def open_cifar(root: Path) -> dict[str, Source]:
         for name in files:
             pixels = _read(folder / name, "data", np.ndarray)
             found_labels = _read(folder / name, label_key, list)
+            if not all(type(label) is int for label in found_labels):
+                raise SourceError(f"{folder / name}: expected whole numbers as labels.")
             if pixels.dtype != np.uint8 or pixels.shape != (len(found_labels), _ROW_BYTES):
                 raise SourceError(
                     f"{folder / name}: expected ({len(found_labels)}, {_ROW_BYTES}) bytes, "

@@ -21,6 +21,8 @@ SPLIT_NAMES = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "test", "testing"),
 }
+# Those that mean nothing else; a test split counts as val only where there is no other.
+VAL_NAMES = frozenset({"val", "valid", "validation"})
 ALL_SPLIT_NAMES = frozenset(name for names in SPLIT_NAMES.values() for name in names)
 
 

@@ -1,13 +1,15 @@
 """ILSVRC2012 as it is handed out: the official archives, and Kaggle's folders."""
 
 import csv
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ffvit.data.sources.archives import Member, byte_range_store, iterate_members
 from ffvit.data.sources.base import FileStore, Source, class_labels, is_image, shown
-from ffvit.data.sources.folders import list_images
+from ffvit.data.sources.folders import list_images, open_folders
 from ffvit.data.sources.ground_truth import (
     DEVKIT_NAMES,
     Devkit,
@@ -107,24 +109,26 @@ def open_kaggle(root: Path) -> dict[str, Source]:
             f"{root}: expected Kaggle's ILSVRC/{_KAGGLE_IMAGES}, found no such folder."
         )
     train_dir, val_dir = inner / _KAGGLE_IMAGES / "train", inner / _KAGGLE_IMAGES / "val"
-    files = {"train": list_images(train_dir).paths, "val": list_images(val_dir).paths}
-    classes = [path.split("/")[0] for path in files["train"]]
-    ids = sorted(set(classes))
-    names = _with_words(ids, _read_words(_beside(root, inner, _KAGGLE_WORDS)))
+    train = open_folders(train_dir, val_labels="")["train"]
+    names = _with_words(train.label_names, _read_words(_beside(root, inner, _KAGGLE_WORDS)))
     solution = _read_solution(_beside(root, inner, _KAGGLE_SOLUTION))
-    unlabelled = [path for path in files["val"] if Path(path).stem not in solution]
+    val_paths = list_images(val_dir).paths
+    unlabelled = [path for path in val_paths if Path(path).stem not in solution]
     if unlabelled:
         raise SourceError(f"{val_dir}: {_KAGGLE_SOLUTION} has no label for {shown(unlabelled)}.")
-    class_of = {"train": classes, "val": [solution[Path(path).stem] for path in files["val"]]}
+    val_classes = [solution[Path(path).stem] for path in val_paths]
+    val = Source(
+        store=FileStore(val_dir, val_paths),
+        keys=np.arange(len(val_paths), dtype=np.int64),
+        labels=class_labels(val_classes, train.label_names, str(val_dir)),
+        label_names=names,
+        description=f"Kaggle's layout in {val_dir}",
+    )
     return {
-        split: Source(
-            store=FileStore(folder, files[split]),
-            keys=np.arange(len(files[split]), dtype=np.int64),
-            labels=class_labels(class_of[split], ids, str(folder)),
-            label_names=names,
-            description=f"Kaggle's layout in {folder}",
-        )
-        for split, folder in (("train", train_dir), ("val", val_dir))
+        "train": dataclasses.replace(
+            train, label_names=names, description=f"Kaggle's layout in {train_dir}"
+        ),
+        "val": val,
     }
 
 
@@ -158,6 +162,6 @@ def _read_words(path: Path) -> dict[str, str]:
     return {line.partition(" ")[0]: line.partition(" ")[2] for line in lines}
 
 
-def _with_words(ids: list[str], words: dict[str, str] | object) -> tuple[str, ...]:
-    known = dict(words) if isinstance(words, dict) else {}
-    return tuple(f"{i} {known[i]}" if i in known else i for i in ids)
+def _with_words(ids: Sequence[str], words: Mapping[str, str]) -> tuple[str, ...]:
+    """Put each WordNet id's words behind it, where they are known."""
+    return tuple(f"{i} {words[i]}" if i in words else i for i in ids)

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ffvit.data.sources.base import Source
-from ffvit.data.sources.shards import split_of_name
+from ffvit.data.sources.base import Indices, Source
+from ffvit.data.sources.shards import splits_of_files
 from ffvit.errors import SourceError
 
 
@@ -26,7 +26,7 @@ class ParquetStore:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_kept": (-1, None)}
 
-    def blocks(self, keys: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, Any]:
+    def blocks(self, keys: Indices) -> Indices:
         """Tell each row's row group."""
         return np.searchsorted(self._first_rows, keys, side="right") - 1
 
@@ -69,15 +69,11 @@ def open_parquet(path: Path) -> dict[str, Source]:
         SourceError: None there, unreadable, without the two columns, or labels that do not fit.
     """
     files: dict[str, list[Path]] = {}
-    found = find_parquet(path)
-    # A split named test counts as val only where there is no other: its labels are often withheld.
-    with_val = any({"val", "valid", "validation"} & _words(file) for file in found)
-    for file in found:
-        if not (with_val and {"test", "testing"} & _words(file)):
-            files.setdefault(split_of_name(file.name) or "train", []).append(file)
+    for file, split in splits_of_files(find_parquet(path), path.parent if path.is_file() else path):
+        files.setdefault(split or "train", []).append(file)
     if not files:
         raise SourceError(f"{path}: expected Parquet files, found none.")
-    read = {split: _read_labels(files[split]) for split in sorted(files, reverse=False)}
+    read = {split: _read_labels(files[split]) for split in sorted(files)}
     names = next((names for _, _, names in read.values() if names), None)
     top = max(int(labels.max()) for labels, _, _ in read.values())
     names = names or tuple(str(label) for label in range(top + 1))
@@ -97,13 +93,9 @@ def open_parquet(path: Path) -> dict[str, Source]:
     return sources
 
 
-def _words(file: Path) -> set[str]:
-    return set(file.name.lower().replace(".", "-").replace("_", "-").split("-"))
-
-
 def _read_labels(
     files: list[Path],
-) -> tuple[np.ndarray[Any, np.dtype[np.int64]], list[tuple[int, int, int]], tuple[str, ...] | None]:
+) -> tuple[Indices, list[tuple[int, int, int]], tuple[str, ...] | None]:
     """Read the label column, the row groups and the schema's label names."""
     labels, row_groups, num_rows = [], [], 0
     names = None

@@ -9,7 +9,14 @@ import numpy as np
 
 from ffvit.data.sources.archives import Member, byte_range_store, iterate_members, read_member
 from ffvit.data.sources.base import Source, is_image, shown
-from ffvit.data.sources.folders import SPLIT_NAMES, Listing, arrange, shared_prefix
+from ffvit.data.sources.folders import (
+    ALL_SPLIT_NAMES,
+    SPLIT_NAMES,
+    VAL_NAMES,
+    Listing,
+    arrange,
+    shared_prefix,
+)
 from ffvit.errors import SourceError
 
 _LABEL_SUFFIXES = ("cls", "json")
@@ -39,17 +46,31 @@ def open_shards(path: Path, val_labels: str) -> dict[str, Source]:
 def find_shards(path: Path) -> list[Shard]:
     """List the tar archives of a folder and its split folders, with the split each name tells."""
     if path.is_file():
-        return [(path, split_of_name(path.name))]
+        return splits_of_files([path], path.parent)
     files = [f for f in path.glob("*.tar") if f.is_file()]
-    files += [f for f in path.glob("*/*.tar") if split_of_name(f.parent.name)]
-    return [(f, split_of_name(str(f.relative_to(path)))) for f in sorted(files)]
+    files += [f for f in path.glob("*/*.tar") if f.parent.name.lower() in ALL_SPLIT_NAMES]
+    return splits_of_files(sorted(files), path)
 
 
-def split_of_name(name: str) -> str:
-    """Tell the split from the words of a file name; "" where they name none, or several."""
-    words = set(re.split(r"[^a-z]+", name.lower()))
-    splits = [split for split, names in SPLIT_NAMES.items() if words & set(names)]
-    return splits[0] if len(splits) == 1 else ""
+def splits_of_files(files: Sequence[Path], root: Path) -> list[Shard]:
+    """Tell the split of each file from the words of its path below `root`.
+
+    Returns:
+        Files with "train", "val", or "" where the words name no split, or several. Files of a test
+        split are not among them where there is another to validate on: its labels are often
+        withheld.
+    """
+    words = {
+        file: set(re.split(r"[^a-z]+", file.relative_to(root).as_posix().lower())) for file in files
+    }
+    test_names = set(SPLIT_NAMES["val"]) - VAL_NAMES
+    if any(found & VAL_NAMES for found in words.values()):
+        words = {file: found for file, found in words.items() if not found & test_names}
+    shards = []
+    for file, found in words.items():
+        splits = [split for split, names in SPLIT_NAMES.items() if found & set(names)]
+        shards.append((file, splits[0] if len(splits) == 1 else ""))
+    return shards
 
 
 def _is_webdataset(members: Sequence[Member]) -> bool:

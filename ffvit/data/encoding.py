@@ -109,7 +109,10 @@ def _deferred_signals() -> Iterator[None]:
 
 def _start(context: BaseContext, source: Source, section: WriteSection) -> _Worker:
     ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs, source, section), daemon=True)  # type: ignore[attr-defined]
+    # A forked worker has our end, too; unless it closes it, its pipe would outlive this process.
+    inherited = ours if context.get_start_method() == "fork" else None
+    arguments = (theirs, inherited, source, section)
+    process = context.Process(target=_work, args=arguments, daemon=True)  # type: ignore[attr-defined]
     with warnings.catch_warnings():
         # Python 3.12 warns of fork beside threads, see `start_method`.
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
@@ -171,8 +174,12 @@ def _death(worker: _Worker, source: Source, order: Indices) -> SourceError:
     )
 
 
-def _work(connection: Connection, source: Source, section: WriteSection) -> None:
+def _work(
+    connection: Connection, inherited: Connection | None, source: Source, section: WriteSection
+) -> None:
     """Answer chunks of indices with encoded images or errors until the pipe ends."""
+    if inherited is not None:
+        inherited.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:

@@ -13,7 +13,7 @@ import sys
 import time
 import types
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -104,8 +104,9 @@ def write_beton(
             "rights."
         ) from None
     finally:
-        temporary.unlink(missing_ok=True)
-        manifest_temporary.unlink(missing_ok=True)
+        for leftover in (temporary, manifest_temporary):
+            with suppress(OSError):  # mostly there is none
+                leftover.unlink()
     return manifest
 
 

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ffvit import schedules
 from ffvit.checkpoint import BEST, LATEST, load_latest, save_checkpoint
 from ffvit.config import TrainConfig, load_train_config, to_dict
@@ -27,7 +25,7 @@ from ffvit.models import check_resolutions, create_model
 from ffvit.optim import create_optimizer
 from ffvit.reports import write_report
 from ffvit.runlog import RunLog, describe_environment, load_run
-from ffvit.trainer import Trainer
+from ffvit.trainer import Trainer, seed_torch
 
 
 def main(config: TrainConfig, folder: Path, ranks: Ranks) -> None:
@@ -48,7 +46,7 @@ def main(config: TrainConfig, folder: Path, ranks: Ranks) -> None:
     steps_per_epoch = len(train_loader) // config.training.accumulation_steps
 
     # Model and optimizer.
-    torch.manual_seed(config.training.seed)
+    seed_torch(config.training.seed)
     model = create_model(config.model, num_classes).to(ranks.device)
     sizes = [*resolutions, config.validation.resolution]
     check_resolutions(config.model.name, model, sizes)

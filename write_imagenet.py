@@ -45,10 +45,13 @@ def write_splits(section: WriteSection) -> None:
 
 
 def next_command(section: WriteSection) -> str:
-    """Return the command that trains on the betons."""
-    command = "python train_imagenet.py --config ff_configs/base.yaml"
-    if section.out_dir == WriteSection().out_dir:
-        return command
+    """Return the command that trains on the betons: of a recipe that looks for them there."""
+    command = "python train_imagenet.py --config ff_configs"
+    beton = f"{Path(section.out_dir).as_posix()}/train.beton\n"
+    for recipe in sorted((Path(__file__).parent / "ff_configs").glob("*.yaml")):
+        if f"train_path: {beton}" in recipe.read_text(encoding="utf-8"):
+            return f"{command}/{recipe.name}"
+    command += "/base.yaml"
     paths = (f"--data.{split}_path={section.out_dir}/{split}.beton" for split in ("train", "val"))
     return " ".join((command, *paths))
 

@@ -98,8 +98,7 @@ class Trainer:
         Raises:
             DivergenceError: A loss was not finite.
         """
-        # By counters, so that a resumed run goes on alike; ranks differ in their dropout masks.
-        torch.manual_seed((self._section.seed * 100_003 + epoch) * 4099 + self._ranks.rank)
+        seed_torch(self._section.seed, epoch + 1, self._ranks.rank)
         set_resolution(self.model, batches.resolution)
         self._outer.train()
         num_updates = len(batches) // self._section.accumulation_steps
@@ -282,6 +281,17 @@ class _Stopwatch:
             "data_wait_fraction": self._waited / elapsed,
             "train_s": elapsed,
         }
+
+
+def seed_torch(seed: int, epoch: int = 0, rank: int = 0) -> None:
+    """Seed torch's generators by counters, so that a resumed epoch begins as it did at first.
+
+    Args:
+        seed: Of the run.
+        epoch: From 1; 0 for the weights' initialisation.
+        rank: Ranks draw different dropout masks, and the same initial weights.
+    """
+    torch.manual_seed((seed * 100_003 + epoch) * 4099 + rank)
 
 
 def compile_model(model: nn.Module, num_resolutions: int) -> nn.Module:

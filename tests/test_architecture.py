@@ -45,9 +45,10 @@ FORBIDDEN_TEXT = re.compile(
 def tracked_files() -> list[Path]:
     """List what git tracks or would add."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    listing = subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=False)
-    if listing.returncode != 0:
-        pytest.skip("needs a git checkout")
+    try:
+        listing = subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("needs git, and a checkout")
     paths = {REPOSITORY / name for name in listing.stdout.decode().split("\0") if name}
     return sorted(path for path in paths if path.is_file())
 

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -209,6 +210,7 @@ def test_environment_tells_versions_and_cores_but_not_the_machines_name():
     assert yaml.safe_load(json.dumps(environment)) == environment
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 def test_environment_names_the_commit_and_changes_of_a_checkout(tmp_path, monkeypatch):
     def git(*arguments):
         identity = ("-c", "user.name=A", "-c", "user.email=a@example.org")

@@ -20,8 +20,8 @@ class Decoder {
   Decoder(const Decoder&) = delete;
   Decoder& operator=(const Decoder&) = delete;
 
-  // Point *pixels at the job's whole image, (height, width, 3) uint8 RGB. It belongs to the decoder, or to the sample
-  // where the sample is raw, until the next call.
+  // Point *pixels at the job's whole image, (height, width, 3) uint8 RGB. It belongs to the
+  // decoder, or to the sample where the sample is raw, until the next call.
   Status decode(const Job& job, const uint8_t** pixels);
 
  private:

@@ -30,7 +30,8 @@ bool crop_is_inside(const Job& job) {
          job.crop_height <= job.height - job.top && job.crop_width <= job.width - job.left;
 }
 
-Status decode_one(Engine* engine, size_t thread, const Job& job, Filter filter, int64_t resolution, uint8_t* out) {
+Status decode_one(Engine* engine, size_t thread, const Job& job, Filter filter, int64_t resolution,
+                  uint8_t* out) {
   if (!crop_is_inside(job)) return kBadCrop;
   try {
     const uint8_t* pixels = nullptr;
@@ -51,8 +52,8 @@ int64_t ffvit_pool_create(int64_t num_threads) {
 
 void ffvit_pool_destroy(int64_t pool) { delete reinterpret_cast<ffvit::Engine*>(pool); }
 
-int64_t ffvit_decode_batch(int64_t pool, int64_t num_jobs, const void* jobs, int64_t filter, int64_t resolution,
-                           void* out, void* statuses) {
+int64_t ffvit_decode_batch(int64_t pool, int64_t num_jobs, const void* jobs, int64_t filter,
+                           int64_t resolution, void* out, void* statuses) {
   auto* engine = reinterpret_cast<ffvit::Engine*>(pool);
   const auto* rows = static_cast<const ffvit::Job*>(jobs);
   auto* pixels = static_cast<uint8_t*>(out);
@@ -62,8 +63,9 @@ int64_t ffvit_decode_batch(int64_t pool, int64_t num_jobs, const void* jobs, int
 
   engine->pool.run(num_jobs, [&](int64_t index, int64_t thread) {
     uint8_t* image = pixels + index * image_size;
-    const ffvit::Status status = ffvit::decode_one(engine, static_cast<size_t>(thread), rows[index],
-                                                   static_cast<ffvit::Filter>(filter), resolution, image);
+    const ffvit::Status status =
+        ffvit::decode_one(engine, static_cast<size_t>(thread), rows[index],
+                          static_cast<ffvit::Filter>(filter), resolution, image);
     results[index] = status;
     if (status != ffvit::kOk) {
       // Never leave what an earlier batch put there: it is another sample's image.

@@ -1,4 +1,5 @@
-// A pool of threads that take the jobs of a batch one by one, so that a slow core delays one image, not a share of them.
+// A pool of threads that take the jobs of a batch one by one, so that a slow core delays one image,
+// not a share of them.
 #pragma once
 
 #include <sys/types.h>
@@ -20,8 +21,9 @@ class Pool {
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
 
-  // Call work(index, thread) once for each index below `count`, thread being 0 .. num_threads-1, and return when all
-  // are done. `work` must not throw. Callers in several threads wait for each other.
+  // Call work(index, thread) once for each index below `count`, thread being 0 .. num_threads-1,
+  // and return when all are done. `work` must not throw. Callers in several threads wait for each
+  // other.
   void run(int64_t count, const std::function<void(int64_t, int64_t)>& work);
 
   int64_t num_threads() const { return num_threads_; }
@@ -31,8 +33,8 @@ class Pool {
   void serve(int64_t thread);
   void take_jobs(int64_t thread);
 
-  // What the threads share. A forked child inherits no threads and must not touch locks they may have held, so the
-  // child leaves its copy behind and makes a new one.
+  // What the threads share. A forked child inherits no threads and must not touch locks they may
+  // have held, so the child leaves its copy behind and makes a new one.
   struct Shared {
     std::mutex mutex;
     std::condition_variable work_ready;

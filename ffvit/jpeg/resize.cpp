@@ -7,10 +7,12 @@ namespace ffvit {
 namespace {
 
 constexpr int kWeightBits = 14;
-// Rows between the passes keep 6 bits below the pixel's unit: 255 << 6, and bicubic's overshoot, fit an int16.
+// Rows between the passes keep 6 bits below the pixel's unit: 255 << 6, and bicubic's overshoot,
+// fit an int16.
 constexpr int kRowBits = 6;
 
-// Keys' cubic with a = -1/2, as Pillow and torchvision use it (Keys 1981, "Cubic convolution interpolation").
+// Keys' cubic with a = -1/2, as Pillow and torchvision use it (Keys 1981, "Cubic convolution
+// interpolation").
 double cubic(double x) {
   x = std::fabs(x);
   if (x < 1) return (1.5 * x - 2.5) * x * x + 1;
@@ -22,7 +24,8 @@ double overlap(double begin, double end, double pixel) {
   return std::max(0.0, std::min(end, pixel + 1) - std::max(begin, pixel));
 }
 
-// The share of the input pixel in one output pixel, not yet normalised. `scale` is input pixels per output pixel.
+// The share of the input pixel in one output pixel, not yet normalised. `scale` is input pixels per
+// output pixel.
 double weight(Filter filter, double scale, double output, double pixel) {
   if (filter == kBicubic) {
     return cubic((pixel + 0.5 - (output + 0.5) * scale) / std::max(scale, 1.0));
@@ -41,7 +44,8 @@ uint8_t to_pixel(int32_t sum) {
 
 void fill_taps(Filter filter, int64_t input, int64_t output, Taps* taps) {
   const double scale = static_cast<double>(input) / static_cast<double>(output);
-  const double radius = filter == kBicubic ? 2 * std::max(scale, 1.0) : std::max(scale / 2, scale < 1 ? 1.0 : 0.5);
+  const double radius =
+      filter == kBicubic ? 2 * std::max(scale, 1.0) : std::max(scale / 2, scale < 1 ? 1.0 : 0.5);
   taps->num_taps = std::min(input, static_cast<int64_t>(std::ceil(radius)) * 2 + 1);
   taps->starts.resize(static_cast<size_t>(output));
   taps->weights.resize(static_cast<size_t>(output * taps->num_taps));
@@ -54,11 +58,13 @@ void fill_taps(Filter filter, int64_t input, int64_t output, Taps* taps) {
     taps->starts[static_cast<size_t>(i)] = start;
     double sum = 0;
     for (int64_t k = 0; k < taps->num_taps; ++k) {
-      const double share = weight(filter, scale, static_cast<double>(i), static_cast<double>(start + k));
+      const double share =
+          weight(filter, scale, static_cast<double>(i), static_cast<double>(start + k));
       shares[static_cast<size_t>(k)] = share;
       sum += share;
     }
-    // Round, and give the rest to the largest weight, so that a constant image stays exactly constant.
+    // Round, and give the rest to the largest weight, so that a constant image stays exactly
+    // constant.
     int16_t* weights = &taps->weights[static_cast<size_t>(i * taps->num_taps)];
     int32_t rest = 1 << kWeightBits;
     for (int64_t k = 0; k < taps->num_taps; ++k) {
@@ -71,7 +77,8 @@ void fill_taps(Filter filter, int64_t input, int64_t output, Taps* taps) {
   }
 }
 
-void Resizer::resize(const uint8_t* pixels, const Job& job, Filter filter, int64_t resolution, uint8_t* out) {
+void Resizer::resize(const uint8_t* pixels, const Job& job, Filter filter, int64_t resolution,
+                     uint8_t* out) {
   fill_taps(filter, job.crop_width, resolution, &horizontal_);
   fill_taps(filter, job.crop_height, resolution, &vertical_);
   const int64_t row_size = resolution * 3;

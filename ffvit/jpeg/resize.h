@@ -1,4 +1,5 @@
-// Resize a crop to a square: separable filters in integer arithmetic, the same bits on every machine.
+// Resize a crop to a square: separable filters in integer arithmetic, the same bits on every
+// machine.
 #pragma once
 
 #include <cstdint>
@@ -8,8 +9,8 @@
 
 namespace ffvit {
 
-// Filter weights of one axis: output i is the sum over k of weights[i * num_taps + k] * input[starts[i] + k], over
-// 1 << kWeightBits. Every output's weights sum to exactly that.
+// Filter weights of one axis: output i is the sum over k of weights[i * num_taps + k] *
+// input[starts[i] + k], over 1 << kWeightBits. Every output's weights sum to exactly that.
 struct Taps {
   int64_t num_taps = 0;
   std::vector<int64_t> starts;
@@ -22,8 +23,10 @@ void fill_taps(Filter filter, int64_t input, int64_t output, Taps* taps);
 // Resizes one crop after another; for one thread at a time.
 class Resizer {
  public:
-  // pixels: (job.height, job.width, 3) uint8 RGB; the job's crop lies inside. out: (resolution, resolution, 3).
-  void resize(const uint8_t* pixels, const Job& job, Filter filter, int64_t resolution, uint8_t* out);
+  // pixels: (job.height, job.width, 3) uint8 RGB; the job's crop lies inside. out: (resolution,
+  // resolution, 3).
+  void resize(const uint8_t* pixels, const Job& job, Filter filter, int64_t resolution,
+              uint8_t* out);
 
  private:
   Taps horizontal_;

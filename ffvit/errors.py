@@ -10,7 +10,13 @@ from collections.abc import Iterator
 
 
 class UserError(Exception):
-    """A wrong input. The message says what was expected, what came, from where, and what to do."""
+    """A wrong input. The message says what was expected, what came, from where, and what to do.
+
+    Attributes:
+        is_local: Only this process met it; of other errors all ranks tell the same.
+    """
+
+    is_local = False
 
 
 class ConfigError(UserError):
@@ -37,12 +43,12 @@ class DivergenceError(UserError):
 def one_line_errors() -> Iterator[None]:
     """Print a `UserError` as one line on stderr and exit with status 2.
 
-    Under torchrun only rank 0 prints, as every rank meets the same error.
+    Under torchrun rank 0 prints what every rank meets, and any rank what it alone met.
     """
     try:
         yield
     except UserError as error:
-        if os.environ.get("RANK", "0") == "0":
+        if error.is_local or os.environ.get("RANK", "0") == "0":
             message = " ".join(str(error).split())
             sys.stderr.write(f"error: {message}\n")
         raise SystemExit(2) from None

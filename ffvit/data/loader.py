@@ -100,10 +100,12 @@ class EpochIterator(FfcvEpochIterator):  # type: ignore[misc]
         if decoder.progress[NUM_FAILED] > 0:
             sample = int(decoder.progress[FAILED_SAMPLE])
             reason = STATUS_TEXT[int(decoder.progress[FAILED_STATUS])]
-            raise BetonError(
+            error = BetonError(
                 f"{self.loader.info.path}: expected an image in sample {sample}, but {reason}; "
                 "write the beton again from sound images."
             )
+            error.is_local = True
+            raise error
         return result
 
     def __next__(self) -> Batch:

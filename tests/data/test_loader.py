@@ -198,8 +198,9 @@ def test_undecodable_sample_is_named(tmp_path):
     with path.open("r+b") as file:
         file.seek(pointer)
         file.write(b"\0" * 20)
-    with pytest.raises(BetonError, match=r"damaged\.beton: .*sample 17.*header is damaged"):
+    with pytest.raises(BetonError, match=r"damaged\.beton: .*sample 17.*header is damaged") as info:
         list(loader)
+    assert info.value.is_local
 
 
 def test_global_batch_larger_than_the_data_is_refused(beton):

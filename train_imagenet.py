@@ -17,20 +17,21 @@ from ffvit.checkpoint import BEST, LATEST, load_latest, save_checkpoint
 from ffvit.config import TrainConfig, load_train_config, to_dict
 from ffvit.contact_sheet import contact_sheet
 from ffvit.data.augment import normalize
-from ffvit.data.beton import check_labels
+from ffvit.data.beton import check_labels, check_same_classes
 from ffvit.data.loader import Loader, create_train_loader, create_val_loader
 from ffvit.distributed import Ranks, join_ranks
 from ffvit.errors import one_line_errors
 from ffvit.models import check_resolutions, create_model
 from ffvit.optim import create_optimizer
 from ffvit.reports import write_report
-from ffvit.runlog import RunLog, describe_environment, load_run
-from ffvit.trainer import Trainer, seed_torch
+from ffvit.runlog import RunLog, describe_environment, describe_epoch, load_run
+from ffvit.trainer import Trainer, check_training, seed_torch
 
 
 def main(config: TrainConfig, folder: Path, ranks: Ranks) -> None:
     """Train from scratch, or from the run folder's latest checkpoint, to the last epoch."""
     # What to do: every number that follows from the options, checked before anything is built.
+    check_training(config.training, config.run.log_interval)
     schedules.check_lr(config.lr, config.training.epochs)
     schedules.check_resolution(config.resolution)
     epochs = config.training.epochs
@@ -41,6 +42,7 @@ def main(config: TrainConfig, folder: Path, ranks: Ranks) -> None:
     # Data.
     train_loader, val_loader = create_loaders(config, resolutions[0], ranks)
     num_classes = config.model.num_classes or train_loader.info.num_classes
+    check_same_classes(train_loader.info, val_loader.info)
     check_labels(config.data.train_path, num_classes)
     check_labels(config.data.val_path, num_classes)
     steps_per_epoch = len(train_loader) // config.training.accumulation_steps
@@ -52,8 +54,20 @@ def main(config: TrainConfig, folder: Path, ranks: Ranks) -> None:
     check_resolutions(config.model.name, model, sizes)
     optimizer = create_optimizer(model, config.training, ranks.device)
 
-    state = load_latest(folder, config.run.resume, to_dict(config))
+    # What a checkpoint must agree with for the run to go on from it.
+    identity = to_dict(config) | {
+        "data set": {
+            "num_train_images": train_loader.info.num_samples,
+            "num_val_images": val_loader.info.num_samples,
+            "num_classes": num_classes,
+        }
+    }
+    state = load_latest(folder, config.run.resume, identity)
     progress = state["progress"] if state else {"epoch": 0, "elapsed_s": 0.0, "best_top_1": -1.0}
+    ranks.check_agreement(f"{folder}: epochs done", progress["epoch"])
+    if progress["epoch"] == epochs:
+        report(config, folder, ranks)
+        return
 
     with RunLog.open(folder, to_dict(config), describe_environment(), ranks.is_primary) as log:
         trainer = Trainer(
@@ -110,35 +124,29 @@ def main(config: TrainConfig, folder: Path, ranks: Ranks) -> None:
             record["elapsed_s"] = progress["elapsed_s"]
             record["gpu_hours"] = ranks.num_gpus * progress["elapsed_s"] / 3600
             log.record("epoch", **record)
-            log.line(summary(record))
+            log.line(describe_epoch(record))
             is_best = record["top_1"] > progress["best_top_1"]
             progress["best_top_1"] = max(progress["best_top_1"], record["top_1"])
             if ranks.is_primary:
-                state = {"progress": progress, "config": to_dict(config), **trainer.state_dict()}
-                save_checkpoint(folder / "checkpoints" / LATEST, state)
-                if is_best:
-                    save_checkpoint(folder / "checkpoints" / BEST, state)
+                state = {"progress": progress, "config": identity, **trainer.state_dict()}
+                for name in (BEST, LATEST) if is_best else (LATEST,):
+                    save_checkpoint(folder / "checkpoints" / name, state)
         train_loader.close()
         val_loader.close()
 
+    report(config, folder, ranks)
+
+
+def report(config: TrainConfig, folder: Path, ranks: Ranks) -> None:
+    """Write the report of a finished run, and print its result in one line."""
     if ranks.is_primary:
-        report = write_report([folder], folder)
+        path = write_report([folder], folder)
         last = load_run(folder).epochs[-1]
         sys.stdout.write(
             f"{config.model.name}: top-1 {last['top_1']:.2%} on {last['num_samples']} images "
-            f"after {last['epoch']} epochs ({last['elapsed_s']:.0f} s). Report: {report}. "
+            f"after {last['epoch']} epochs ({last['elapsed_s']:.0f} s). Report: {path}. "
             f"Compare with other runs: python -m ffvit report {folder} ...\n"
         )
-
-
-def summary(record: dict[str, Any]) -> str:
-    """Say in one line how an epoch went."""
-    averaged = f", averaged {record['ema_top_1']:.2%}" if "ema_top_1" in record else ""
-    return (
-        f"epoch {record['epoch']}: train loss {record['train_loss']:.3f}, top-1 "
-        f"{record['top_1']:.2%}{averaged}, {record['images_per_s']:,.0f} images/s "
-        f"at {record['resolution']} px"
-    )
 
 
 def create_loaders(config: TrainConfig, resolution: int, ranks: Ranks) -> tuple[Loader, Loader]:

@@ -18,7 +18,13 @@ LATEST = "latest.pt"
 BEST = "best.pt"
 
 # What a resumed run may change: where things are and how it is watched, not what is computed.
-_FREE = ("data.train_path", "data.val_path", "data.num_workers", "validation.", "run.")
+_FREE = (
+    "data.train_path",
+    "data.val_path",
+    "data.num_workers",
+    "validation.batch_size",
+    "run.",
+)
 
 Options = Mapping[str, Mapping[str, Any]]
 

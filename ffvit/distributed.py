@@ -59,6 +59,28 @@ class Ranks:
             )
         return global_batch_size // parts
 
+    def check_agreement(self, name: str, value: int) -> None:
+        """Stop all processes unless each has the same value, before they wait for each other.
+
+        Raises:
+            ConfigError: They differ.
+        """
+        if self.world_size > 1:
+            values = torch.tensor([value, -value], device=self.device)
+            dist.all_reduce(values, dist.ReduceOp.MAX)
+            high, low = int(values[0]), -int(values[1])
+            if low != high:
+                raise ConfigError(
+                    f"{name}: expected the same in all processes, got {low} to {high}; give all "
+                    "machines the same files, such as a run folder that all of them see."
+                )
+
+    def share_buffers(self, model: torch.nn.Module) -> None:
+        """Copy rank 0's buffers (running statistics of batch norms) to all processes."""
+        if self.world_size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
+
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Add up a tensor over all processes, in place."""
         if self.world_size > 1:
@@ -82,6 +104,11 @@ def join_ranks() -> Iterator[Ranks]:
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if torch.cuda.is_available():
+        if local_world_size > torch.cuda.device_count():
+            raise ConfigError(
+                f"--nproc_per_node={local_world_size} is more than this machine's "
+                f"{torch.cuda.device_count()} GPUs; use {torch.cuda.device_count()}."
+            )
         device = torch.device("cuda", local_rank)
         # Before anything allocates: streams and contexts made earlier would all sit on GPU 0.
         torch.cuda.set_device(device)

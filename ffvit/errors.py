@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 
 class UserError(Exception):
-    """A wrong input. The message says what was expected, what came, from where, and what to do.
+    """A wrong input: one line on what was expected, what came, from where, and what to do.
 
     Attributes:
-        is_local: Only this process met it; of other errors all ranks tell the same.
+        is_local: Only this process met it; other errors are the same in all of a machine.
     """
 
     is_local = False
@@ -39,16 +39,23 @@ class DivergenceError(UserError):
     """A loss that is no longer a finite number."""
 
 
+def check_option(name: str, value: object, expected: str, is_valid: bool) -> None:
+    """Raise a `ConfigError` that says what was expected of an option, unless it is valid."""
+    if not is_valid:
+        raise ConfigError(f"{name}={value}: expected {expected}; change it.")
+
+
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
     """Print a `UserError` as one line on stderr and exit with status 2.
 
-    Under torchrun rank 0 prints what every rank meets, and any rank what it alone met.
+    Under torchrun the first process of each machine prints what all its processes meet, and any
+    process what it alone met.
     """
     try:
         yield
     except UserError as error:
-        if error.is_local or os.environ.get("RANK", "0") == "0":
+        if error.is_local or os.environ.get("LOCAL_RANK", "0") == "0":
             message = " ".join(str(error).split())
             sys.stderr.write(f"error: {message}\n")
         raise SystemExit(2) from None

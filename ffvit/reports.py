@@ -109,7 +109,7 @@ def _row(run: Run) -> dict[str, str]:
 def _protocol(run: Run) -> str:
     """Say how accuracy was measured; figures of different protocols do not compare."""
     validation = run.config["validation"]
-    text = f"{validation['resolution']} px, centre {validation['ratio']:g}"
+    text = f"{validation['resolution']} px, centre {validation['ratio']:g}, {validation['filter']}"
     return text + (", flip average" if validation["flip_average"] else "")
 
 

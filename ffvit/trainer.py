@@ -6,6 +6,7 @@ stay on the device until then.
 
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, cast
 
@@ -17,10 +18,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ffvit.config import TrainingSection
 from ffvit.distributed import Ranks
-from ffvit.errors import DivergenceError
+from ffvit.errors import DivergenceError, check_option
 from ffvit.metrics import Evaluation
 from ffvit.models import set_resolution
 from ffvit.runlog import RunLog
+
+MICRO_BATCHES_AHEAD = 2
+# Keys of an optimizer's parameter groups.
+_IMPLEMENTATION = ("fused", "foreach", "capturable")
 
 
 class Batches(Protocol):
@@ -72,6 +77,7 @@ class Trainer:
         self.optimizer = optimizer
         self.step = 0
         self.ema = ModelEmaV3(model, decay=section.ema_decay) if section.ema_decay > 0 else None
+        self._done: deque[torch.cuda.Event] = deque()
         self._section = section
         self._ranks = ranks
         self._num_classes = num_classes
@@ -112,7 +118,7 @@ class Trainer:
         ):
             for index in range(num_updates):
                 learning_rate = self._learning_rate(self.step)
-                for group in self.optimizer.param_groups:
+                for group in self._groups:
                     group["lr"] = learning_rate
                 losses[num_pending] = self._update(source, watch)
                 self.step += 1
@@ -143,6 +149,7 @@ class Trainer:
         section = self._section
         total = torch.zeros((), device=self._ranks.device)
         for micro in range(section.accumulation_steps):
+            self._pace()
             with watch.waiting():
                 images, labels = next(source)  # type: ignore[call-overload]
             is_last = micro == section.accumulation_steps - 1
@@ -155,6 +162,7 @@ class Trainer:
                 loss = loss / section.accumulation_steps
                 loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
+            self._mark()
         if section.clip_grad > 0:
             nn.utils.clip_grad_norm_(self.model.parameters(), section.clip_grad)
         self.optimizer.step()
@@ -209,6 +217,7 @@ class Trainer:
     ) -> dict[str, float | int]:
         """Evaluate one set of weights; `network` is `model` or its compiled form."""
         set_resolution(model, batches.resolution)
+        self._ranks.share_buffers(model)
         network.eval()
         evaluation = Evaluation(self._num_classes, self._ranks.device)
         with contextlib.closing(iter(batches)) as source:
@@ -222,6 +231,11 @@ class Trainer:
         result = evaluation.compute()
         if result["num_samples"] != num_samples:
             raise RuntimeError(f"evaluated {result['num_samples']} images of {num_samples}")
+        if not abs(result["loss"]) < float("inf"):
+            raise DivergenceError(
+                f"expected a finite validation loss, got {result['loss']} after step {self.step}; "
+                "lower lr.lr, lengthen lr.warmup_epochs or set training.clip_grad."
+            )
         return result
 
     def state_dict(self) -> dict[str, Any]:
@@ -239,7 +253,28 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
+        # How the update is computed is this device's, not that of the one that saved.
+        own = [{k: group[k] for k in _IMPLEMENTATION if k in group} for group in self._groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, implementation in zip(self._groups, own, strict=True):
+            group.update(implementation)
+
+    @property
+    def _groups(self) -> list[dict[str, Any]]:
+        return self.optimizer.param_groups
+
+    def _pace(self) -> None:
+        """Let the host run ahead of a GPU by two micro-batches, no more.
+
+        Buffers of the loader are filled again some batches later; and without this the wait for
+        the GPU would be met in the loader and be logged as waiting for data.
+        """
+        if len(self._done) > MICRO_BATCHES_AHEAD:
+            self._done.popleft().synchronize()
+
+    def _mark(self) -> None:
+        if self._ranks.device.type == "cuda":
+            self._done.append(torch.cuda.current_stream().record_event())
 
     def _autocast(self) -> torch.autocast:
         enabled = self._section.mixed_precision and self._ranks.device.type == "cuda"
@@ -281,6 +316,21 @@ class _Stopwatch:
             "data_wait_fraction": self._waited / elapsed,
             "train_s": elapsed,
         }
+
+
+def check_training(section: TrainingSection, log_interval: int) -> None:
+    """Check the options that only the trainer reads.
+
+    Raises:
+        ConfigError: One is out of its range.
+    """
+    check_option("training.epochs", section.epochs, "1 or more", section.epochs > 0)
+    smoothing, ema_decay = section.label_smoothing, section.ema_decay
+    in_unit = "a number from 0 to below 1"
+    check_option("training.label_smoothing", smoothing, in_unit, 0 <= smoothing < 1)
+    check_option("training.ema_decay", ema_decay, in_unit, 0 <= ema_decay < 1)
+    check_option("training.clip_grad", section.clip_grad, "0 or more", section.clip_grad >= 0)
+    check_option("run.log_interval", log_interval, "1 or more updates", log_interval > 0)
 
 
 def seed_torch(seed: int, epoch: int = 0, rank: int = 0) -> None:

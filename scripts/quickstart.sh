@@ -26,7 +26,7 @@ if ! ls "$betons"/{train.beton,val.beton,source.txt} >/dev/null 2>&1; then
     realpath "$images" >"$betons/source.txt"
 elif [ "$(realpath "$images")" != "$(cat "$betons/source.txt")" ]; then
     echo "error: $betons: expected betons of $images, but they hold $(cat "$betons/source.txt");" \
-        "remove them, or rename your folder" >&2
+        "remove them and the run in runs/$(basename "$betons"), or rename your folder" >&2
     exit 2
 fi
 exec "$PYTHON" train_imagenet.py --config ff_configs/quickstart.yaml "${options[@]}"

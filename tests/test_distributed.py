@@ -35,3 +35,7 @@ def test_without_torchrun_a_process_is_alone(monkeypatch):
         assert alone.world_size == 1
         assert alone.sum(torch.tensor([3.0])).tolist() == [3.0]
         alone.wait_for_all()
+
+
+def test_a_single_process_agrees_with_itself():
+    ranks().check_agreement("epochs done", 3)

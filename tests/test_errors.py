@@ -12,7 +12,7 @@ from ffvit.errors import BetonError, one_line_errors
     ],
 )
 def test_user_error_is_one_line_of_the_rank_that_knows(monkeypatch, capsys, rank, is_local, text):
-    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("LOCAL_RANK", rank)
     error = BetonError("a line\nof two")
     error.is_local = is_local
     with pytest.raises(SystemExit) as info, one_line_errors():

@@ -114,7 +114,7 @@ def test_the_table_states_what_the_log_says(make_run):
             "top-1 %": "55.0",
             "top-5 %": "80.0",
             "EMA top-1 %": "-",
-            "validated at": "224 px, centre 0.875",
+            "validated at": "224 px, centre 0.875, area",
             "time": "6 s",
             "GPU-hours": "-",
             "images/s": "200",
@@ -139,7 +139,7 @@ def test_flip_averaging_and_a_constant_resolution_are_stated(make_run):
     argv = ["--validation.flip_average=true", "--validation.resolution=256"]
     folder = make_run(argv=argv, resolution=64)
     (row,) = table_of(write_report([folder], folder))
-    assert row["validated at"] == "256 px, centre 0.875, flip average"
+    assert row["validated at"] == "256 px, centre 0.875, area, flip average"
     assert row["resolution"] == "64 px"
 
 

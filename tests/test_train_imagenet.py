@@ -142,9 +142,12 @@ def test_two_processes_see_the_same_batches_and_agree(config_path, whole_run, tm
 def test_finished_run_is_left_alone(config_path, whole_run):
     folder, _ = whole_run
     before = weights(folder)
+    files = {path: path.read_bytes() for path in folder.glob("*.*") if path.suffix != ".md"}
     result = run(config_path, folder)
     assert result.returncode == 0
     assert (weights(folder) == before).all()
+    assert files == {path: path.read_bytes() for path in files}
+    assert "top-1" in result.stdout
     refused = run(config_path, folder, "--run.resume=never")
     assert refused.returncode == 2
     assert "run.resume=never expects an unused run folder" in refused.stderr
@@ -165,6 +168,15 @@ def test_finished_run_is_left_alone(config_path, whole_run):
         (["--training.optimizer=adam"], "adam"),
         (["--lr.schedule=cyclic"], "cyclic"),
         (["--run.resume=maybe"], "run.resume=maybe"),
+        (["--run.log_interval=0"], "run.log_interval=0: expected 1 or more"),
+        (["--training.epochs=0", "--lr.warmup_epochs=0"], "training.epochs=0"),
+        (["--training.label_smoothing=-3"], "training.label_smoothing=-3"),
+        (["--training.ema_decay=7"], "training.ema_decay=7"),
+        (["--training.clip_grad=-1"], "training.clip_grad=-1"),
+        (["--validation.ratio=1.5"], "validation.ratio=1.5"),
+        (["--validation.batch_size=0"], "validation.batch_size=0"),
+        (["--data.min_scale=5"], "data.min_scale=5"),
+        (["--data.num_workers=-4"], "data.num_workers=-4"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_written(config_path, tmp_path, options, message):

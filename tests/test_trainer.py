@@ -222,6 +222,24 @@ def test_flip_average_makes_mirror_images_equal():
     assert plain["loss"] != subject.evaluate(batches, batches.num_images, False)["loss"]
 
 
+def test_non_finite_validation_loss_is_refused():
+    subject = trainer()
+    with torch.no_grad():
+        subject.model[-1].bias[0] = float("inf")
+    with pytest.raises(DivergenceError, match=r"finite validation loss, got \w+ after step 0"):
+        subject.evaluate(Batches(), 84, flip_average=False)
+
+
+def test_loading_keeps_this_devices_way_to_compute_updates():
+    subject = trainer()
+    state = copy.deepcopy(subject.state_dict())
+    for group in state["optimizer"]["param_groups"]:
+        group["foreach"], group["fused"] = False, True
+    subject.load_state_dict(state)
+    assert {group["fused"] for group in subject.optimizer.param_groups} == {False}
+    assert {group["foreach"] for group in subject.optimizer.param_groups} == {True}
+
+
 def test_evaluation_that_misses_images_is_an_error():
     batches = Batches()
     with pytest.raises(RuntimeError, match="evaluated 84 images of 85"):

@@ -6,6 +6,7 @@ pointer, size) at the end.
 """
 
 import dataclasses
+import itertools
 import os
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -126,6 +127,23 @@ def check_labels(path: str | os.PathLike[str], num_classes: int) -> None:
             f"{num_classes - 1} ({len(outside)} of {len(labels)} samples are outside); set "
             "model.num_classes or use another beton."
         )
+
+
+def check_same_classes(train: BetonInfo, val: BetonInfo) -> None:
+    """Check that two betons number the same classes, as far as their manifests tell.
+
+    Raises:
+        BetonError: Their label names differ; names the first difference.
+    """
+    if train.label_names is None or val.label_names is None:
+        return
+    pairs = itertools.zip_longest(train.label_names, val.label_names, fillvalue="none")
+    for label, (ours, theirs) in enumerate(pairs):
+        if ours != theirs:
+            raise BetonError(
+                f"{val.path}: expected the classes of {train.path}, but label {label} is "
+                f"{theirs!r} there and {ours!r} here; write both from one source."
+            )
 
 
 def read_sample(

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ffvit.config import WriteSection
 from ffvit.errors import SourceError
+from ffvit.jpeg.decoders import decode_status
 from ffvit.jpeg.header import JpegHeader, read_header
 
 # Formats that hold photographs (MPO, several JPEGs in a row, counts as JPEG). Pillow's others
@@ -65,7 +66,6 @@ def encode_image(data: bytes, name: str, section: WriteSection) -> StoredImage:
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
                 if section.mode == "passthrough" and _may_stay(opened, data, section):
-                    opened.load()  # a damaged file is refused here, not met during training
                     return _stored_jpeg(data, is_original=True)
                 image = _shrink(_to_rgb(opened), section)
         except SourceError as error:
@@ -91,14 +91,19 @@ def encode_image(data: bytes, name: str, section: WriteSection) -> StoredImage:
 
 
 def _may_stay(image: Image.Image, data: bytes, section: WriteSection) -> bool:
-    """Tell whether passthrough may keep the file: small, upright, and an ordinary baseline JPEG."""
+    """Tell whether passthrough may keep the file: small, upright, and an ordinary baseline JPEG.
+
+    And one that the loader's decoder takes without complaint: it is stricter than Pillow, which
+    reads over stray bytes. What it refuses is encoded anew.
+    """
     if image.format != "JPEG" or _target_size(image.size, section) != image.size:
         return False
     try:
         header = read_header(data)
     except ValueError:
         return False
-    return _is_plain(header) and image.getexif().get(_ORIENTATION_TAG, _UPRIGHT) == _UPRIGHT
+    is_upright = image.getexif().get(_ORIENTATION_TAG, _UPRIGHT) == _UPRIGHT
+    return _is_plain(header) and is_upright and decode_status(data, image.height, image.width) == 0
 
 
 def _is_plain(header: JpegHeader) -> bool:

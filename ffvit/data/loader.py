@@ -19,7 +19,7 @@ from ffcv.transforms import Squeeze, ToDevice, ToTensor
 
 from ffvit.data.beton import BetonInfo, open_beton
 from ffvit.data.order import Order, exact_cover_order, train_order
-from ffvit.errors import BetonError, ConfigError
+from ffvit.errors import BetonError, ConfigError, check_option
 from ffvit.jpeg.decoders import (
     EPOCH,
     FAILED_SAMPLE,
@@ -63,6 +63,9 @@ class EpochIterator(FfcvEpochIterator):  # type: ignore[misc]
     def run(self) -> None:
         """Fill batches until the order ends, the consumer closes, or something goes wrong."""
         try:
+            if self.loader.device.type == "cuda":
+                # A new thread is on GPU 0, and would make a context there for every rank.
+                torch.cuda.set_device(self.loader.device)
             self._produce()
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is raised in `__next__`
             self._put(error)
@@ -224,12 +227,16 @@ class Loader(FfcvLoader):  # type: ignore[misc]
             self._iterator = None
 
     def state_dict(self) -> dict[str, int]:
-        """Say which batch comes next."""
-        return {"epoch": self.epoch, "batch": self.next_batch}
+        """Say which batch comes next, and at which resolution."""
+        return {
+            "epoch": self.epoch,
+            "batch": self.next_batch,
+            "resolution": self.resolution,
+        }
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Go to the batch that a `state_dict` names."""
-        self.set_epoch(state["epoch"])
+        self.set_epoch(state["epoch"], state["resolution"])
         self.next_batch = self._first_batch = state["batch"]
 
 
@@ -263,8 +270,11 @@ def create_train_loader(
 
     Raises:
         BetonError: The file is not a whole beton.
-        ConfigError: It has fewer images than one update needs.
+        ConfigError: It has fewer images than one update needs; an option out of its range.
     """
+    in_range = 0 < min_scale <= 1
+    check_option("data.min_scale", min_scale, "a share above 0 and at most 1", in_range)
+    check_option("data.num_workers", num_threads, "0 or more threads", num_threads > 0)
     info = open_beton(path)
     if info.num_samples < global_batch_size:
         raise ConfigError(
@@ -309,11 +319,14 @@ def create_val_loader(
 
     Raises:
         BetonError: The file is not a whole beton.
-        ConfigError: No such filter.
+        ConfigError: No such filter; an option out of its range.
     """
     if filter_name not in FILTERS:
         known = " or ".join(FILTERS)
         raise ConfigError(f"validation.filter={filter_name}: expected {known}.")
+    check_option("validation.ratio", ratio, "a share above 0 and at most 1", 0 < ratio <= 1)
+    check_option("validation.batch_size", batch_size, "1 or more images", batch_size > 0)
+    check_option("validation.resolution", resolution, "1 or more pixels", resolution > 0)
     info = open_beton(path)
     decoder = CenterCropDecoder(resolution, ratio, num_threads, filter_name)
     order = exact_cover_order(info.num_samples, rank, world_size)

@@ -5,6 +5,8 @@ counters and can be repeated, every sample has a status, the threads are the ker
 needs no full-size scratch memory. The random choices are crops.py's, the pixels the kernel's.
 """
 
+import functools
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +14,7 @@ from typing import Any
 
 import numba as nb
 import numpy as np
-from ffcv.fields.rgb_image import SimpleRGBImageDecoder
+from ffcv.fields.rgb_image import IMAGE_MODES, SimpleRGBImageDecoder
 from ffcv.pipeline.allocation_query import AllocationQuery
 from ffcv.pipeline.state import State
 from numba import carray  # type: ignore[attr-defined]
@@ -26,6 +28,29 @@ SEED, EPOCH, POSITION, NUM_FAILED, FAILED_SAMPLE, FAILED_STATUS = range(6)
 
 Crop = tuple[int, int, int, int, int]  # top, left, height, width, flip
 CropFunction = Callable[[int, int, int, int, int], Crop]
+
+
+@functools.cache
+def _checking_pool(pid: int) -> ThreadPool:  # noqa: ARG001 - one for each process
+    return ThreadPool(1)
+
+
+def decode_status(data: bytes, height: int, width: int) -> int:
+    """Decode a whole JPEG image as a loader would, and return its status: 0, or of `STATUS_TEXT`.
+
+    Args:
+        data: The encoded image.
+        height: That it should have, pixels.
+        width: That it should have, pixels.
+    """
+    sample = np.frombuffer(data, dtype=np.uint8)
+    pixel = np.empty(3, dtype=np.uint8)
+    status = np.empty(1, dtype=np.int32)
+    job = (sample.ctypes.data, sample.size, IMAGE_MODES["jpg"], height, width, 0, 0, 1, 1, 0)
+    jobs = np.array([job], dtype=np.int64)
+    pool = _checking_pool(os.getpid()).address
+    decode_batch(pool, 1, jobs.ctypes.data, 0, 1, pixel.ctypes.data, status.ctypes.data)
+    return int(status[0])
 
 
 @intrinsic
@@ -126,6 +151,8 @@ class CropDecoder(SimpleRGBImageDecoder, ABC):  # type: ignore[misc]
                 destination.ctypes.data,
                 statuses.ctypes.data,
             )
+            # numba may free an array after its last use, which the address inside the call is not.
+            jobs[:, 0] = 0
             if progress[NUM_FAILED] > 0:
                 for k in range(num_samples):
                     if statuses[k] != 0:

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cstring>
+#include <exception>
 #include <memory>
 #include <new>
 #include <vector>
@@ -47,7 +48,11 @@ Status decode_one(Engine* engine, size_t thread, const Job& job, Filter filter, 
 }  // namespace ffvit
 
 int64_t ffvit_pool_create(int64_t num_threads) {
-  return reinterpret_cast<int64_t>(new ffvit::Engine(num_threads));
+  try {
+    return reinterpret_cast<int64_t>(new ffvit::Engine(num_threads));
+  } catch (const std::exception&) {  // no memory, or no more threads
+    return 0;
+  }
 }
 
 void ffvit_pool_destroy(int64_t pool) { delete reinterpret_cast<ffvit::Engine*>(pool); }

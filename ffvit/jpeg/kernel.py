@@ -66,9 +66,14 @@ class ThreadPool:
 
     Args:
         num_threads: Threads that work on a batch, the caller's among them; at least 1.
+
+    Raises:
+        OSError: The system refuses that many threads.
     """
 
     def __init__(self, num_threads: int) -> None:
         self.num_threads = num_threads
         self.address: int = _pool_create(num_threads)
+        if self.address == 0:
+            raise OSError(f"cannot start {num_threads} decoding threads")
         weakref.finalize(self, _pool_destroy, self.address)

@@ -12,6 +12,7 @@ from PIL import Image
 from ffvit.config import WriteSection
 from ffvit.data.images import encode_image
 from ffvit.errors import SourceError
+from ffvit.jpeg.decoders import decode_status
 from ffvit.jpeg.header import read_header
 
 ODD_IMAGES = Path(__file__).resolve().parents[3] / "shared" / "data" / "odd_images.tar"
@@ -145,6 +146,17 @@ def test_passthrough_encodes_the_rest(jpeg_samples, kind):
     assert header.is_baseline
     assert header.components == 3
     assert (stored.width, stored.height) == (header.width, header.height)
+
+
+def test_passthrough_encodes_anew_what_only_pillow_reads(jpeg_samples):
+    """Stray bytes before the end: Pillow reads on, the loader's decoder calls the image damaged."""
+    whole = jpeg_samples["420"]
+    stray = whole[:-2] + b"strayed" + whole[-2:]
+    assert decode_status(whole, 91, 118) == 0
+    assert decode_status(stray, 91, 118) != 0
+    stored = encode_image(stray, "image", WriteSection(mode="passthrough"))
+    assert not stored.is_original
+    assert decode_status(stored.data, 91, 118) == 0
 
 
 @pytest.mark.parametrize("mode", ["jpg", "raw", "passthrough"])

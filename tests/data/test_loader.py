@@ -131,7 +131,7 @@ def test_resolution_changes_without_compiling_again(beton):
 
 def test_state_goes_on_in_the_middle_of_an_epoch(beton):
     loader = train_loader(beton)
-    loader.set_epoch(2)
+    loader.set_epoch(2, resolution=40)
     expected, _ = collect(loader)
     loader.set_epoch(2)
     iterator = iter(loader)
@@ -141,7 +141,7 @@ def test_state_goes_on_in_the_middle_of_an_epoch(beton):
     other = train_loader(beton, num_threads=2)
     other.load_state_dict(state)
     rest, _ = collect(other)
-    assert state == {"epoch": 2, "batch": 1}
+    assert state == {"epoch": 2, "batch": 1, "resolution": 40}
     assert (rest == expected[12:]).all()
 
 

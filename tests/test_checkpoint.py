@@ -15,6 +15,16 @@ def test_checkpoint_comes_back_as_it_was(tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["latest.pt"]
 
 
+def test_new_checkpoint_takes_the_place_of_the_old_one_at_once(tmp_path):
+    path = tmp_path / "latest.pt"
+    save_checkpoint(path, {"epoch": 1})
+    with path.open("rb") as old:
+        save_checkpoint(path, {"epoch": 2})
+        # Who had it open still reads the old one, whole: nothing was written into it.
+        assert torch.load(old, weights_only=True)["epoch"] == 1
+    assert load_checkpoint(path)["epoch"] == 2
+
+
 def test_failed_write_keeps_the_old_checkpoint(tmp_path):
     path = tmp_path / "latest.pt"
     save_checkpoint(path, {"epoch": 1})

@@ -131,6 +131,15 @@ def test_two_epochs_and_two_more_are_four():
     assert (weights(whole.ema.module) != weights(whole.model)).any()
 
 
+def test_averaged_weights_follow_the_update():
+    subject = trainer(replace(SECTION, ema_decay=0.9))
+    before = weights(subject.model)
+    subject.train_epoch(Batches(num_batches=1), 0)
+    expected = 0.9 * before + 0.1 * weights(subject.model)
+    torch.testing.assert_close(weights(subject.ema.module), expected)
+    assert (expected != before).any()
+
+
 def test_micro_batches_add_up_to_one_batch():
     one = trainer(model=network(drop_rate=0.0))
     one.train_epoch(Batches(num_batches=3, batch_size=14), 0)

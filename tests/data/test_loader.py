@@ -161,7 +161,8 @@ def test_more_ranks_than_images_leave_some_without_batches(beton):
 
 
 def test_early_break_leaves_no_thread(beton):
-    loader = train_loader(beton)
+    # More batches than the queue holds, so that the thread is in the middle of its work.
+    loader = train_loader(beton, global_batch_size=4, batch_size=4)
     collect(loader)
     before = threading.active_count()
     for _ in range(10):

@@ -368,8 +368,11 @@ def test_interrupted_script_leaves_no_file_and_no_process(tmp_path, signal_numbe
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     out = tmp_path / "out"
+    # A background job of a shell, as CI may be, ignores SIGINT, and its children inherit that.
+    default = ["env", "--default-signal=INT"]
+    options = [f"--data_dir={tmp_path / 'images'}", f"--out_dir={out}"]
     process = subprocess.Popen(
-        [sys.executable, str(SCRIPT), f"--data_dir={tmp_path / 'images'}", f"--out_dir={out}"],
+        [*default, sys.executable, str(SCRIPT), *options],
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

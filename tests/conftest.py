@@ -9,12 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 
 NUM_CLASSES = 8
 NUM_TRAIN, NUM_VAL = 64, 24
 # One colour per class, far apart.
 MARK_COLORS = [(255 * (c >> 2 & 1), 255 * (c >> 1 & 1), 255 * (c & 1)) for c in range(NUM_CLASSES)]
+
+# No deadline: the first example may compile, and a busy machine is no failure.
+settings.register_profile("ffvit", deadline=None)
+settings.load_profile("ffvit")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ffvit.config import LrSection, ResolutionSection
@@ -40,7 +40,6 @@ def ramps(draw):
     return section
 
 
-@settings(deadline=None)
 @given(lr_runs())
 def test_learning_rate_stays_between_the_lowest_and_the_peak(run):
     section, epochs, steps_per_epoch = run
@@ -50,7 +49,6 @@ def test_learning_rate_stays_between_the_lowest_and_the_peak(run):
         assert lowest * (1 - 1e-12) <= rate <= section.lr * (1 + 1e-12)
 
 
-@settings(deadline=None)
 @given(lr_runs())
 def test_learning_rate_ends_at_its_minimum(run):
     section, epochs, steps_per_epoch = run
@@ -58,7 +56,6 @@ def test_learning_rate_ends_at_its_minimum(run):
         assert learning_rate(step, steps_per_epoch, section, epochs, 1.0) == section.min_lr
 
 
-@settings(deadline=None)
 @given(lr_runs(("linear", "cosine", "step")), st.floats(0.1, 10))
 def test_learning_rate_is_proportional_to_the_batch_scale(run, scale):
     section, epochs, steps_per_epoch = run
@@ -156,7 +153,6 @@ def test_resolution_of_the_88_epoch_budget_is_the_designs_table():
     ]
 
 
-@settings(deadline=None)
 @given(ramps(), st.integers(1, 100))
 def test_resolution_is_a_multiple_never_shrinks_and_keeps_its_ends(section, epochs):
     values = [resolution(epoch, section) for epoch in range(epochs)]

@@ -143,7 +143,7 @@ def test_corner_mark_stays_in_its_corner_and_moves_with_the_flip():
     assert (plain[:, ::-1] == flipped).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     height=st.integers(1, 60),
     width=st.integers(1, 60),

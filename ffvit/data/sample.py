@@ -26,8 +26,8 @@ SIDE_PX = (96, 160)
 # side. A centre crop of 7/8 must not cut it.
 DIGIT_FRACTION = (0.66, 0.78)
 SHIFT_FRACTION = 0.03
-# By how much a digit is lighter than its frame, in luma from 0 to 255. Digits of both signs would
-# teach the same lesson in three times the minutes.
+# By how much a digit is lighter than its frame, in luma from 0 to 255. Never darker: to learn that
+# the sign does not matter would take a quickstart too many minutes.
 CONTRAST = 100.0
 JPEG_QUALITY = 90
 

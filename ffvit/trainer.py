@@ -1,7 +1,7 @@
 """The training loop: one epoch of updates, one pass of evaluation, and the state to go on from.
 
-The host waits for the device only where a log line is due: losses, and whether they are finite,
-stay on the device until then.
+Losses, and whether they are finite, stay on the device until a log line is due. Besides, the host
+waits for a GPU only so as not to run further ahead of it than two micro-batches.
 """
 
 import contextlib

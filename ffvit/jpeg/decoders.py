@@ -14,14 +14,14 @@ from typing import Any
 
 import numba as nb
 import numpy as np
-from ffcv.fields.rgb_image import IMAGE_MODES, SimpleRGBImageDecoder
+from ffcv.fields.rgb_image import SimpleRGBImageDecoder
 from ffcv.pipeline.allocation_query import AllocationQuery
 from ffcv.pipeline.state import State
 from numba import carray  # type: ignore[attr-defined]
 from numba.extending import intrinsic
 
 from ffvit.jpeg import crops
-from ffvit.jpeg.kernel import FILTERS, JOB_FIELDS, ThreadPool, decode_batch
+from ffvit.jpeg.kernel import FILTERS, JOB_FIELDS, ThreadPool, check_jpeg, decode_batch
 
 # Slots of `CropDecoder.progress`.
 SEED, EPOCH, POSITION, NUM_FAILED, FAILED_SAMPLE, FAILED_STATUS = range(6)
@@ -36,21 +36,16 @@ def _checking_pool(pid: int) -> ThreadPool:  # noqa: ARG001 - one for each proce
 
 
 def decode_status(data: bytes, height: int, width: int) -> int:
-    """Decode a whole JPEG image as a loader would, and return its status: 0, or of `STATUS_TEXT`.
+    """Decode a whole JPEG image, and return its status: 0, or of `STATUS_TEXT`.
+
+    Where it is 0 any crop of the image can be decoded.
 
     Args:
         data: The encoded image.
         height: That it should have, pixels.
         width: That it should have, pixels.
     """
-    sample = np.frombuffer(data, dtype=np.uint8)
-    pixel = np.empty(3, dtype=np.uint8)
-    status = np.empty(1, dtype=np.int32)
-    job = (sample.ctypes.data, sample.size, IMAGE_MODES["jpg"], height, width, 0, 0, 1, 1, 0)
-    jobs = np.array([job], dtype=np.int64)
-    pool = _checking_pool(os.getpid()).address
-    decode_batch(pool, 1, jobs.ctypes.data, 0, 1, pixel.ctypes.data, status.ctypes.data)
-    return int(status[0])
+    return int(check_jpeg(_checking_pool(os.getpid()).address, data, len(data), height, width))
 
 
 @intrinsic
@@ -148,6 +143,7 @@ class CropDecoder(SimpleRGBImageDecoder, ABC):  # type: ignore[misc]
                 jobs.ctypes.data,
                 filter_index,
                 destination.shape[1],
+                destination.shape[2],
                 destination.ctypes.data,
                 statuses.ctypes.data,
             )

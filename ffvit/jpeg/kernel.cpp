@@ -3,80 +3,153 @@
 #include <atomic>
 #include <cstring>
 #include <exception>
-#include <memory>
 #include <new>
 #include <vector>
 
-#include "decode.h"
+#include "baseline.h"
 #include "pool.h"
-#include "resize.h"
+#include "resizer.h"
+#include "rgb_image.h"
+#include "target.h"
+#include "turbo.h"
 
 namespace ffvit {
 namespace {
-
-// A pool and what each of its threads needs to turn a job into pixels.
-struct Engine {
-  explicit Engine(int64_t num_threads)
-      : pool(num_threads),
-        decoders(static_cast<size_t>(pool.num_threads())),
-        resizers(static_cast<size_t>(pool.num_threads())) {}
-
-  Pool pool;
-  std::vector<Decoder> decoders;
-  std::vector<Resizer> resizers;
-};
 
 bool crop_is_inside(const Job& job) {
   return job.top >= 0 && job.left >= 0 && job.crop_height >= 1 && job.crop_width >= 1 &&
          job.crop_height <= job.height - job.top && job.crop_width <= job.width - job.left;
 }
 
-Status decode_one(Engine* engine, size_t thread, const Job& job, Filter filter, int64_t resolution,
-                  uint8_t* out) {
-  if (!crop_is_inside(job)) return kBadCrop;
-  try {
+// What one thread needs to turn jobs into pixels.
+class Worker {
+ public:
+  Status run(const Target& target, const Job& job, const Output& output) {
+    if (!crop_is_inside(job)) return kBadCrop;
+    const auto* data = reinterpret_cast<const uint8_t*>(job.data);
+    if (job.mode == kRaw) {
+      if (job.size / 3 / job.width < job.height) return kShortSample;
+      rgb_.resize(target, data, job, output, &resizer_);
+      return kOk;
+    }
+    if (job.mode != kJpeg) return kUnknownMode;
+    if (baseline_.open(target, data, static_cast<size_t>(job.size))) {
+      const Frame& frame = baseline_.frame();
+      if (frame.width != job.width || frame.height != job.height) return kWrongSize;
+      if (baseline_.decode(job, output, &resizer_)) return kOk;
+    }
+    ++num_fallbacks;
     const uint8_t* pixels = nullptr;
-    const Status status = engine->decoders[thread].decode(job, &pixels);
-    if (status == kOk) engine->resizers[thread].resize(pixels, job, filter, resolution, out);
+    const Status status = turbo_.decode(job, &pixels);
+    if (status == kOk) rgb_.resize(target, pixels, job, output, &resizer_);
     return status;
-  } catch (const std::bad_alloc&) {
-    return kOutOfMemory;
   }
-}
+
+  Status check(const Target& target, const Job& job) {
+    const auto* data = reinterpret_cast<const uint8_t*>(job.data);
+    if (baseline_.open(target, data, static_cast<size_t>(job.size))) {
+      const Frame& frame = baseline_.frame();
+      if (frame.width != job.width || frame.height != job.height) return kWrongSize;
+      if (baseline_.check_all()) return kOk;
+    }
+    const uint8_t* pixels = nullptr;
+    return turbo_.decode(job, &pixels);
+  }
+
+  std::atomic<int64_t> num_fallbacks{0};
+
+ private:
+  BaselineDecoder baseline_;
+  TurboDecoder turbo_;
+  RgbResizer rgb_;
+  Resizer resizer_;
+};
+
+// A pool and what each of its threads needs.
+struct Engine {
+  Engine(int64_t num_threads, const Target* chosen)
+      : target(chosen), pool(num_threads), workers(static_cast<size_t>(pool.num_threads())) {}
+
+  const Target* target;
+  Pool pool;
+  std::vector<Worker> workers;
+};
+
+Engine* engine_of(int64_t pool) { return reinterpret_cast<Engine*>(pool); }
 
 }  // namespace
 }  // namespace ffvit
 
-int64_t ffvit_pool_create(int64_t num_threads) {
+const char* ffvit_target_name(int64_t target) {
+  const ffvit::TargetList list = ffvit::available_targets();
+  return target >= 0 && target < list.count ? list.targets[target]->name : nullptr;
+}
+
+int64_t ffvit_pool_create(int64_t num_threads, int64_t target) {
+  const ffvit::TargetList list = ffvit::available_targets();
+  if (target < 0 || target >= list.count) return 0;
   try {
-    return reinterpret_cast<int64_t>(new ffvit::Engine(num_threads));
+    return reinterpret_cast<int64_t>(new ffvit::Engine(num_threads, list.targets[target]));
   } catch (const std::exception&) {  // no memory, or no more threads
     return 0;
   }
 }
 
-void ffvit_pool_destroy(int64_t pool) { delete reinterpret_cast<ffvit::Engine*>(pool); }
+void ffvit_pool_destroy(int64_t pool) { delete ffvit::engine_of(pool); }
+
+int64_t ffvit_pool_fallbacks(int64_t pool) {
+  int64_t sum = 0;
+  for (const ffvit::Worker& worker : ffvit::engine_of(pool)->workers) {
+    sum += worker.num_fallbacks.load();
+  }
+  return sum;
+}
 
 int64_t ffvit_decode_batch(int64_t pool, int64_t num_jobs, const void* jobs, int64_t filter,
-                           int64_t resolution, void* out, void* statuses) {
-  auto* engine = reinterpret_cast<ffvit::Engine*>(pool);
+                           int64_t out_height, int64_t out_width, void* out, void* statuses) {
+  ffvit::Engine* engine = ffvit::engine_of(pool);
   const auto* rows = static_cast<const ffvit::Job*>(jobs);
-  auto* pixels = static_cast<uint8_t*>(out);
   auto* results = static_cast<int32_t*>(statuses);
-  const int64_t image_size = resolution * resolution * 3;
+  const int64_t image_size = out_height * out_width * 3;
   std::atomic<int64_t> num_failed{0};
 
   engine->pool.run(num_jobs, [&](int64_t index, int64_t thread) {
-    uint8_t* image = pixels + index * image_size;
-    const ffvit::Status status =
-        ffvit::decode_one(engine, static_cast<size_t>(thread), rows[index],
-                          static_cast<ffvit::Filter>(filter), resolution, image);
+    const ffvit::Job& job = rows[index];
+    ffvit::Output output;
+    output.filter = static_cast<ffvit::Filter>(filter);
+    output.flip = job.flip != 0;
+    output.height = out_height;
+    output.width = out_width;
+    output.pixels = static_cast<uint8_t*>(out) + index * image_size;
+    ffvit::Status status = ffvit::kOutOfMemory;
+    try {
+      status = engine->workers[static_cast<size_t>(thread)].run(*engine->target, job, output);
+    } catch (const std::bad_alloc&) {
+    }
     results[index] = status;
     if (status != ffvit::kOk) {
       // Never leave what an earlier batch put there: it is another sample's image.
-      std::memset(image, 0, static_cast<size_t>(image_size));
+      std::memset(output.pixels, 0, static_cast<size_t>(image_size));
       ++num_failed;
     }
   });
   return num_failed.load();
+}
+
+int64_t ffvit_check_jpeg(int64_t pool, const void* data, int64_t size, int64_t height,
+                         int64_t width) {
+  ffvit::Engine* engine = ffvit::engine_of(pool);
+  ffvit::Job job = {};
+  job.data = reinterpret_cast<int64_t>(data);
+  job.size = size;
+  job.height = height;
+  job.width = width;
+  ffvit::Status status = ffvit::kOutOfMemory;
+  engine->pool.run(1, [&](int64_t, int64_t thread) {
+    try {
+      status = engine->workers[static_cast<size_t>(thread)].check(*engine->target, job);
+    } catch (const std::bad_alloc&) {
+    }
+  });
+  return status;
 }

@@ -20,6 +20,7 @@ enum Status : int32_t {
   kShortSample = -5,  // fewer bytes than raw pixels need
   kOutOfMemory = -6,
   kUnknownMode = -7,  // neither JPEG nor raw
+  kUnsupported = -8,  // CMYK, YCCK, or another kind that has no conversion to RGB
 };
 
 // As stored in the `mode` field of a beton.
@@ -45,15 +46,28 @@ struct Job {
 
 }  // namespace ffvit
 
-// Make a pool that decodes with `num_threads` threads, the caller's among them. Owned by the
-// caller.
-FFVIT_API int64_t ffvit_pool_create(int64_t num_threads);
+// Name of the instruction set that inner loops are compiled for; 0 is the fastest that this machine
+// can run. Null where there are no more.
+FFVIT_API const char* ffvit_target_name(int64_t target);
+
+// Make a pool that decodes with `num_threads` threads, the caller's among them, for one of the
+// targets. Owned by the caller. Returns 0 if there is no such target, no memory or no more threads.
+FFVIT_API int64_t ffvit_pool_create(int64_t num_threads, int64_t target);
 FFVIT_API void ffvit_pool_destroy(int64_t pool);
 
-// Decode `num_jobs` crops to RGB squares.
+// Count the images that this pool left to libjpeg-turbo so far.
+FFVIT_API int64_t ffvit_pool_fallbacks(int64_t pool);
+
+// Decode `num_jobs` crops to RGB images of one size.
 //
-// jobs: (num_jobs, 10) int64, rows of Job. out: (num_jobs, resolution, resolution, 3) uint8,
+// jobs: (num_jobs, 10) int64, rows of Job. out: (num_jobs, out_height, out_width, 3) uint8,
 // overwritten. statuses: (num_jobs,) int32, overwritten; where it is not 0 the image in `out` is
 // black. Returns the number of jobs whose status is not 0.
 FFVIT_API int64_t ffvit_decode_batch(int64_t pool, int64_t num_jobs, const void* jobs,
-                                     int64_t filter, int64_t resolution, void* out, void* statuses);
+                                     int64_t filter, int64_t out_height, int64_t out_width,
+                                     void* out, void* statuses);
+
+// Decode every coefficient of a JPEG file and throw it away. Returns the status that decoding the
+// whole image would have.
+FFVIT_API int64_t ffvit_check_jpeg(int64_t pool, const void* data, int64_t size, int64_t height,
+                                   int64_t width);

@@ -17,6 +17,7 @@ STATUS_TEXT = {
     -5: "it has fewer bytes than its raw pixels need",
     -6: "out of memory",
     -7: "its mode is neither JPEG nor raw",
+    -8: "its colours are of a kind that has no conversion to RGB (CMYK, YCCK)",
 }
 
 # Columns of the job array, one int64 each: `Job` of kernel.h.
@@ -39,15 +40,23 @@ FILTERS = {"area": 0, "bicubic": 1}
 # Importing the module tells where an install put the library; it has no Python functions.
 _library = ctypes.CDLL(str(importlib.import_module("ffvit.jpeg._kernel").__file__))
 
+_target_name = _library.ffvit_target_name
+_target_name.argtypes = [ctypes.c_int64]
+_target_name.restype = ctypes.c_char_p
+
 _pool_create = _library.ffvit_pool_create
-_pool_create.argtypes = [ctypes.c_int64]
+_pool_create.argtypes = [ctypes.c_int64, ctypes.c_int64]
 _pool_create.restype = ctypes.c_int64
 
 _pool_destroy = _library.ffvit_pool_destroy
 _pool_destroy.argtypes = [ctypes.c_int64]
 _pool_destroy.restype = None
 
-# decode_batch(pool, num_jobs, jobs, filter, resolution, out, statuses) -> number of failures.
+_pool_fallbacks = _library.ffvit_pool_fallbacks
+_pool_fallbacks.argtypes = [ctypes.c_int64]
+_pool_fallbacks.restype = ctypes.c_int64
+
+# decode_batch(pool, num_jobs, jobs, filter, height, width, out, statuses) -> number of failures.
 decode_batch = _library.ffvit_decode_batch
 decode_batch.argtypes = [
     ctypes.c_int64,
@@ -55,10 +64,30 @@ decode_batch.argtypes = [
     ctypes.c_void_p,
     ctypes.c_int64,
     ctypes.c_int64,
+    ctypes.c_int64,
     ctypes.c_void_p,
     ctypes.c_void_p,
 ]
 decode_batch.restype = ctypes.c_int64
+
+# check_jpeg(pool, data, size, height, width) -> status.
+check_jpeg = _library.ffvit_check_jpeg
+check_jpeg.argtypes = [
+    ctypes.c_int64,
+    ctypes.c_char_p,
+    ctypes.c_int64,
+    ctypes.c_int64,
+    ctypes.c_int64,
+]
+check_jpeg.restype = ctypes.c_int64
+
+
+def targets() -> list[str]:
+    """Name the instruction sets whose inner loops this machine can run, the fastest first."""
+    names: list[str] = []
+    while name := _target_name(len(names)):
+        names.append(name.decode())
+    return names
 
 
 class ThreadPool:
@@ -66,14 +95,21 @@ class ThreadPool:
 
     Args:
         num_threads: Threads that work on a batch, the caller's among them; at least 1.
+        target: One of `targets()`; all compute the same pixels. Default: the fastest.
 
     Raises:
         OSError: The system refuses that many threads.
     """
 
-    def __init__(self, num_threads: int) -> None:
+    def __init__(self, num_threads: int, target: str | None = None) -> None:
         self.num_threads = num_threads
-        self.address: int = _pool_create(num_threads)
+        index = targets().index(target) if target else 0
+        self.address: int = _pool_create(num_threads, index)
         if self.address == 0:
             raise OSError(f"cannot start {num_threads} decoding threads")
         weakref.finalize(self, _pool_destroy, self.address)
+
+    @property
+    def num_fallbacks(self) -> int:
+        """Count the images that libjpeg-turbo decoded, as the kernel's own decoder could not."""
+        return int(_pool_fallbacks(self.address))

@@ -52,10 +52,24 @@ def decode(samples, resolution, filter_name="area", num_threads=1, pool=None):
         jobs.ctypes.data,
         FILTERS[filter_name],
         resolution,
+        resolution,
         images.ctypes.data,
         statuses.ctypes.data,
     )
     assert num_failed == np.count_nonzero(statuses)
+    return images, statuses
+
+
+def decode_rectangle(sample, height, width, filter_name="area", pool=None):
+    """Decode one sample to (1, height, width, 3) and its status."""
+    data, mode, *size, box, flip = sample
+    buffer = np.frombuffer(data, dtype=np.uint8)
+    jobs = np.array([(buffer.ctypes.data, len(data), mode, *size, *box, flip)], dtype=np.int64)
+    images = np.full((1, height, width, 3), 77, dtype=np.uint8)
+    statuses = np.full(1, 99, dtype=np.int32)
+    pool = pool or ThreadPool(1)
+    arguments = (FILTERS[filter_name], height, width, images.ctypes.data, statuses.ctypes.data)
+    decode_batch(pool.address, 1, jobs.ctypes.data, *arguments)
     return images, statuses
 
 
@@ -85,13 +99,17 @@ def coverage_matrix(size, resolution):
     ],
     ids=str,
 )
-def test_whole_image_is_within_one_level_of_pillow(options):
-    image = gradient(67, 67)
+def test_whole_image_is_close_to_pillow(options):
+    # Both round Y, Cb and Cr to whole levels after a DCT in integers, so each may differ by one;
+    # blue is Y + 1.772 Cb. Pillow also rounds chroma after upsampling it, and the kernel does not.
+    # A shifted or mirrored plane would differ by tens.
+    image = gradient(67, 83)
     data = encode(image, **options)
-    images, statuses = decode([whole(image, JPEG, data)], 67)
+    images, statuses = decode_rectangle(whole(image, JPEG, data), 67, 83)
     assert statuses.tolist() == [0]
     difference = np.abs(images[0].astype(int) - pillow(data))
-    assert difference.max() <= 1
+    assert difference.max() <= 3
+    assert difference.mean() < 0.5
 
 
 def test_grey_image_becomes_rgb():

@@ -1,27 +1,25 @@
-#include "decode.h"
+#include "turbo.h"
 
 #include <cstddef>
 
 namespace ffvit {
 
-Status Decoder::decode(const Job& job, const uint8_t** pixels) {
-  const uint8_t* data = reinterpret_cast<const uint8_t*>(job.data);
-  const int64_t num_bytes = job.height * job.width * 3;
-  if (job.mode == kRaw) {
-    if (job.size < num_bytes) return kShortSample;
-    *pixels = data;
-    return kOk;
-  }
-  if (job.mode != kJpeg) return kUnknownMode;
-  if (handle_ == nullptr) return kOutOfMemory;
+TurboDecoder::~TurboDecoder() {
+  if (handle_ != nullptr) tjDestroy(handle_);
+}
 
-  int width = 0, height = 0, subsampling = 0, colorspace = 0;
+Status TurboDecoder::decode(const Job& job, const uint8_t** pixels) {
+  if (handle_ == nullptr) handle_ = tjInitDecompress();  // most loaders never need it
+  if (handle_ == nullptr) return kOutOfMemory;
+  const auto* data = reinterpret_cast<const uint8_t*>(job.data);
   const auto size = static_cast<unsigned long>(job.size);
+  int width = 0, height = 0, subsampling = 0, colorspace = 0;
   if (tjDecompressHeader3(handle_, data, size, &width, &height, &subsampling, &colorspace) != 0)
     return kBadHeader;
   if (width <= 0 || height <= 0) return kBadHeader;  // tables without an image
+  if (colorspace == TJCS_CMYK || colorspace == TJCS_YCCK) return kUnsupported;
   if (width != job.width || height != job.height) return kWrongSize;
-  pixels_.resize(static_cast<size_t>(num_bytes));
+  pixels_.resize(static_cast<size_t>(job.height * job.width * 3));
   // A warning fails too: libjpeg-turbo warns where data are missing and paints the rest grey.
   if (tjDecompress2(handle_, data, size, pixels_.data(), width, 0, height, TJPF_RGB,
                     TJFLAG_ACCURATEDCT) != 0) {

@@ -1,0 +1,104 @@
+#include "baseline.h"
+
+#include <algorithm>
+#include <limits>
+
+namespace ffvit {
+namespace {
+
+// MCUs decoded before their samples are computed: few enough for the first-level cache.
+constexpr int64_t kMcusAtOnce = 4;
+constexpr int64_t kMaxBlocks = 6;
+
+// Two tables side by side, as blocks_to_samples wants them.
+void interleave(const uint16_t* first, const uint16_t* second, int16_t* out) {
+  for (int row = 0; row < 8; ++row) {
+    for (int column = 0; column < 8; ++column) {
+      out[16 * row + column] = static_cast<int16_t>(first[8 * row + column]);
+      out[16 * row + 8 + column] = static_cast<int16_t>(second[8 * row + column]);
+    }
+  }
+}
+
+}  // namespace
+
+bool BaselineDecoder::open(const Target& target, const uint8_t* data, size_t size) {
+  target_ = &target;
+  frame_ = Frame{};
+  return read_frame(data, size, &tables_, &frame_);
+}
+
+bool BaselineDecoder::decode(const Job& job, const Output& output, Resizer* resizer) {
+  if (!reader_.open(*target_, frame_)) return false;
+  const int64_t mcu_width = 8 * frame_.luma_across, mcu_height = 8 * frame_.luma_down;
+  FilterTaps &across = resizer->across, &down = resizer->down;
+  FilterTaps &chroma_across = resizer->chroma_across, &chroma_down = resizer->chroma_down;
+  across.fill(output.filter, {job.left, job.crop_width, output.width});
+  down.fill(output.filter, {job.top, job.crop_height, output.height});
+  if (frame_.luma_across == 2) {
+    chroma_across.fill_halved(across, (frame_.width + 1) / 2);
+  } else {
+    chroma_across.fill(output.filter, {job.left, job.crop_width, output.width});
+  }
+  if (frame_.luma_down == 2) {
+    chroma_down.fill_halved(down, (frame_.height + 1) / 2);
+  } else {
+    chroma_down.fill(output.filter, {job.top, job.crop_height, output.height});
+  }
+  resizer->begin(*target_, output, true);
+
+  // Smooth upsampling may need one MCU more than the crop touches.
+  const int64_t left = std::min(across.first() / mcu_width, chroma_across.first() / 8);
+  const int64_t right = std::max((across.end() - 1) / mcu_width, (chroma_across.end() - 1) / 8) + 1;
+  const int64_t top = std::min(down.first() / mcu_height, chroma_down.first() / 8);
+  const int64_t bottom = std::max((down.end() - 1) / mcu_height, (chroma_down.end() - 1) / 8) + 1;
+  // Weights of zero may lie on columns behind the last one that is decoded.
+  const int64_t luma_columns = (right - left) * mcu_width + across.view().num_taps;
+  const int64_t chroma_columns = (right - left) * 8 + chroma_across.view().num_taps;
+  luma_.resize(static_cast<size_t>(luma_columns * kStripeHeight));
+  chroma_.resize(static_cast<size_t>(chroma_columns * kStripeHeight));
+  interleave(frame_.quantization[0], frame_.quantization[0], luma_quantization_);
+  interleave(frame_.quantization[1], frame_.quantization[2], chroma_quantization_);
+
+  alignas(32) int16_t coefficients[kMcusAtOnce * kMaxBlocks * kBlockSize];
+  for (int64_t y = top; y < bottom; ++y) {
+    const int64_t first = y * frame_.mcus_across + left, end = first + right - left;
+    for (int64_t mcu = first; mcu < end;) {
+      const int64_t stop = std::min({end, reader_.segment_end(mcu), mcu + kMcusAtOnce});
+      if (!reader_.decode(mcu, stop - mcu, coefficients)) return false;
+      const int16_t* blocks = coefficients;
+      for (; mcu < stop; ++mcu, blocks += frame_.layout.num_blocks * kBlockSize) {
+        add_mcu(blocks, mcu - first);
+      }
+    }
+    const bool is_tall = frame_.luma_down == 2;
+    resizer->add_stripe(luma_.data(), kStripeHeight, left * mcu_width, {0, y * mcu_height},
+                        {is_tall ? 0 : -1, y * mcu_height + 8});
+    resizer->add_stripe(chroma_.data(), kStripeHeight, left * 8, {1, y * 8}, {2, y * 8});
+    constexpr int64_t kAll = std::numeric_limits<int64_t>::max();
+    const bool is_last = y + 1 == bottom;
+    resizer->finish_rows(is_last ? kAll : (y + 1) * mcu_height, is_last ? kAll : (y + 1) * 8);
+  }
+  return true;
+}
+
+// Put the samples of an MCU where they belong in the stripes, `number` MCUs from their left.
+void BaselineDecoder::add_mcu(const int16_t* coefficients, int64_t number) {
+  const int across = frame_.luma_across;
+  const auto block = [&](int index) { return coefficients + index * kBlockSize; };
+  int16_t* luma = luma_.data() + number * across * 8 * kStripeHeight;
+  int16_t* chroma = chroma_.data() + number * 8 * kStripeHeight;
+  if (frame_.luma_down == 2) {  // one block above the other
+    for (int i = 0; i < across; ++i, luma += 8 * kStripeHeight) {
+      target_->blocks_to_samples(block(i), block(across + i), luma_quantization_, luma, luma + 8);
+    }
+  } else {  // side by side; where there is only one, it also fills the half that nobody reads
+    int16_t* second = across == 2 ? luma + 8 * kStripeHeight : luma + 8;
+    target_->blocks_to_samples(block(0), block(across - 1), luma_quantization_, luma, second);
+  }
+  const int num_luma = frame_.layout.num_blocks - 2;
+  target_->blocks_to_samples(block(num_luma), block(num_luma + 1), chroma_quantization_, chroma,
+                             chroma + 8);
+}
+
+}  // namespace ffvit

@@ -1,0 +1,41 @@
+// Crops of baseline JPEG files: only the MCUs under the crop are decoded.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "frame.h"
+#include "kernel.h"
+#include "resizer.h"
+#include "segments.h"
+
+namespace ffvit {
+
+// For one thread, one image after another.
+class BaselineDecoder {
+ public:
+  // Read the headers. Returns false if the file is not for this decoder.
+  bool open(const Target& target, const uint8_t* data, size_t size);
+  const Frame& frame() const { return frame_; }
+
+  // Decode the job's crop, which lies inside the image. Returns false if the data under it are
+  // damaged; the output is then undefined.
+  bool decode(const Job& job, const Output& output, Resizer* resizer);
+
+  // Returns whether every coefficient of the image can be decoded.
+  bool check_all() { return reader_.open(*target_, frame_) && reader_.check_all(); }
+
+ private:
+  void add_mcu(const int16_t* coefficients, int64_t number);
+
+  const Target* target_ = nullptr;
+  HuffmanCache tables_;
+  Frame frame_;
+  SegmentReader reader_;
+  std::vector<int16_t> luma_;    // a stripe, kStripeHeight samples for each column
+  std::vector<int16_t> chroma_;  // the same of Cb, in the lower half, and Cr
+  alignas(32) int16_t luma_quantization_[2 * kBlockSize];
+  alignas(32) int16_t chroma_quantization_[2 * kBlockSize];
+};
+
+}  // namespace ffvit

@@ -1,0 +1,153 @@
+// From coefficients to pixels, sixteen values at a time. Compiled once for each target (target.h).
+//
+// Samples are int16 with kSampleBits below the unit and 128 subtracted, so that they need no
+// rounding between the steps: -16384 is 0, 16256 is 255. All sums are in a fixed order, so that
+// every target computes the same bits.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "target.h"
+
+namespace ffvit {
+namespace FFVIT_TARGET {
+
+constexpr double kScaleUnit = 32768;  // of `scale`
+inline Lanes scale_by(Lanes a, double factor) {
+  return scale(a, fill(static_cast<int16_t>(factor * kScaleUnit + 0.5)));
+}
+
+// One-dimensional inverse DCT across r[0] to r[7], lane by lane, of gain sqrt(8): the even part and
+// rotations of Arai, Agui and Nakajima (1988), with coefficients that need no scaling before.
+inline void inverse_dct(Lanes* r) {
+  const auto plus = [](Lanes a, Lanes b) { return add_saturated(a, b); };
+  const auto minus = [](Lanes a, Lanes b) { return subtract_saturated(a, b); };
+
+  const Lanes sum04 = plus(r[0], r[4]), difference04 = minus(r[0], r[4]);
+  const Lanes low26 = minus(scale_by(r[2], 0.541196100), plus(r[6], scale_by(r[6], 0.306562965)));
+  const Lanes high26 = plus(plus(r[2], scale_by(r[2], 0.306562965)), scale_by(r[6], 0.541196100));
+  const Lanes even0 = plus(sum04, high26), even3 = minus(sum04, high26);
+  const Lanes even1 = plus(difference04, low26), even2 = minus(difference04, low26);
+
+  const Lanes a3 = plus(r[3], scale_by(r[3], 0.414213562));  // times sqrt(2)
+  const Lanes a5 = plus(r[5], scale_by(r[5], 0.414213562));
+  const Lanes difference17 = minus(r[1], r[7]), sum17 = plus(r[1], r[7]);
+  const Lanes b4 = plus(difference17, a5), b6 = minus(difference17, a5);
+  const Lanes b7 = plus(sum17, a3), b5 = minus(sum17, a3);
+  const Lanes odd0 = plus(scale_by(b4, 0.555570233), scale_by(b7, 0.831469612));
+  const Lanes odd1 = plus(scale_by(b5, 0.195090322), scale_by(b6, 0.980785280));
+  const Lanes odd2 = minus(scale_by(b5, 0.980785280), scale_by(b6, 0.195090322));
+  const Lanes odd3 = minus(scale_by(b4, 0.831469612), scale_by(b7, 0.555570233));
+
+  r[0] = plus(even0, odd0), r[7] = minus(even0, odd0);
+  r[1] = plus(even1, odd1), r[6] = minus(even1, odd1);
+  r[2] = plus(even2, odd2), r[5] = minus(even2, odd2);
+  r[3] = plus(even3, odd3), r[4] = minus(even3, odd3);
+}
+
+// Turn two blocks of coefficients into samples. quantization: 8 rows of 16, for `first` and
+// `second`. Each output is 8 columns of 8 samples, kStripeHeight apart.
+inline void blocks_to_samples(const int16_t* first, const int16_t* second,
+                              const int16_t* quantization, int16_t* first_out,
+                              int16_t* second_out) {
+  Lanes r[8];
+  for (int i = 0; i < 8; ++i) {
+    const Lanes levels = load_halves(first + 8 * i, second + 8 * i);
+    // The two passes have a gain of 8.
+    r[i] = shift_left<kSampleBits - 3>(multiply_low(levels, load(quantization + 16 * i)));
+  }
+  inverse_dct(r);
+  transpose_halves(r);
+  // Round to whole levels, as every decoder does: half a level to all samples, by way of the
+  // constant term, and no bits below the unit.
+  r[0] = add_saturated(r[0], fill(1 << (kSampleBits - 1)));
+  inverse_dct(r);
+  const Lanes whole = fill(-(1 << kSampleBits));
+  for (int i = 0; i < 8; ++i) {
+    store_halves(first_out + kStripeHeight * i, second_out + kStripeHeight * i,
+                 clamp(keep_bits(r[i], whole), kLowestSample, kHighestSample));
+  }
+}
+
+// Resize a stripe along its rows. columns: of kStripeHeight samples, `stride` int16 apart, the
+// first one that of taps.starts value `origin`. rows: where to put each row's `size` samples, at
+// whose end up to 15 more are overwritten.
+template <int kTaps>
+inline void resize_stripe_by(const int16_t* columns, int64_t stride, int64_t origin,
+                             const Taps& taps, bool flip, int64_t size, int16_t* const* rows) {
+  const int64_t num_taps = kTaps > 0 ? kTaps : taps.num_taps;
+  for (int64_t x = 0; x < size; x += 16) {
+    Lanes r[16];
+    for (int64_t i = 0; i < 16; ++i) {
+      if (x + i >= size) {
+        r[i] = fill(0);
+        continue;
+      }
+      const int64_t output = flip ? size - 1 - x - i : x + i;
+      const int16_t* column = columns + (taps.starts[output] - origin) * stride;
+      const int16_t* weights = taps.weights + output * num_taps;
+      Lanes sum = scale(load(column), fill(weights[0]));
+      for (int64_t k = 1; k < num_taps; ++k) {
+        sum = add(sum, scale(load(column + k * stride), fill(weights[k])));
+      }
+      r[i] = taps.are_halved ? add_saturated(sum, sum) : sum;
+    }
+    transpose_halves(r);
+    transpose_halves(r + 8);
+    for (int i = 0; i < 8; ++i) {
+      store_halves(rows[i] + x, rows[8 + i] + x, r[i]);
+      store_halves(rows[i] + x + 8, rows[8 + i] + x + 8, r[8 + i]);
+    }
+  }
+}
+
+inline void resize_stripe(const int16_t* columns, int64_t stride, int64_t origin, const Taps& taps,
+                          bool flip, int64_t size, int16_t* const* rows) {
+  switch (taps.num_taps) {
+    case 2:
+      return resize_stripe_by<2>(columns, stride, origin, taps, flip, size, rows);
+    case 3:
+      return resize_stripe_by<3>(columns, stride, origin, taps, flip, size, rows);
+    case 4:
+      return resize_stripe_by<4>(columns, stride, origin, taps, flip, size, rows);
+    default:
+      return resize_stripe_by<0>(columns, stride, origin, taps, flip, size, rows);
+  }
+}
+
+// Samples x to x + 15 of one output row of a plane.
+inline Lanes blend(const WeightedRows& rows, int64_t x) {
+  Lanes sum = scale(load(rows.rows[0] + x), fill(rows.weights[0]));
+  for (int64_t k = 1; k < rows.num_rows; ++k) {
+    sum = add(sum, scale(load(rows.rows[k] + x), fill(rows.weights[k])));
+  }
+  return rows.are_halved ? add_saturated(sum, sum) : sum;
+}
+
+inline Lanes round_sample(Lanes a) {
+  return shift_right<kSampleBits>(add_saturated(a, fill(1 << (kSampleBits - 1))));
+}
+
+// Blend each plane's rows to one row of `size` RGB pixels; from YCbCr (JFIF, ITU-R BT.601) if
+// `is_ycbcr`.
+inline void finish_row(const WeightedRows* planes, bool is_ycbcr, int64_t size, uint8_t* out) {
+  for (int64_t x = 0; x < size; x += 16) {
+    const Lanes a = blend(planes[0], x), b = blend(planes[1], x), c = blend(planes[2], x);
+    Lanes red = a, green = b, blue = c;
+    if (is_ycbcr) {
+      red = add_saturated(a, add_saturated(c, scale_by(c, 0.402)));
+      green = subtract_saturated(subtract_saturated(a, scale_by(b, 0.344136286)),
+                                 scale_by(c, 0.714136286));
+      blue = add_saturated(a, add_saturated(b, scale_by(b, 0.772)));
+    }
+    uint8_t pixels[48];
+    const bool is_whole = size - x >= 16;
+    store_rgb(is_whole ? out + 3 * x : pixels, round_sample(red), round_sample(green),
+              round_sample(blue));
+    if (!is_whole) std::memcpy(out + 3 * x, pixels, static_cast<size_t>(3 * (size - x)));
+  }
+}
+
+}  // namespace FFVIT_TARGET
+}  // namespace ffvit

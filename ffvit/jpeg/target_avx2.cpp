@@ -1,0 +1,14 @@
+// The inner loops for AVX2, BMI2 and MOVBE.
+#define FFVIT_TARGET avx2
+#include "lanes_avx2.h"
+// The lanes first: what follows is written in them.
+#include "entropy.h"
+#include "pixels.h"
+
+namespace ffvit {
+
+extern const Target kAvx2Target;
+const Target kAvx2Target = {"avx2", avx2::decode_mcus, avx2::blocks_to_samples, avx2::resize_stripe,
+                            avx2::finish_row};
+
+}  // namespace ffvit

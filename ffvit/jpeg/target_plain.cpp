@@ -1,0 +1,14 @@
+// The inner loops for no vector instructions.
+#define FFVIT_TARGET plain
+#include "lanes_plain.h"
+// The lanes first: what follows is written in them.
+#include "entropy.h"
+#include "pixels.h"
+
+namespace ffvit {
+
+extern const Target kPlainTarget;
+const Target kPlainTarget = {"plain", plain::decode_mcus, plain::blocks_to_samples,
+                             plain::resize_stripe, plain::finish_row};
+
+}  // namespace ffvit

@@ -60,15 +60,22 @@ bool BaselineDecoder::decode(const Job& job, const Output& output, Resizer* resi
   interleave(frame_.quantization[0], frame_.quantization[0], luma_quantization_);
   interleave(frame_.quantization[1], frame_.quantization[2], chroma_quantization_);
 
+  // Luma blocks under the crop; of the outermost MCUs these may be a part.
+  const Range block_columns{across.first() / 8, (across.end() - 1) / 8 + 1};
+  const Range block_rows{down.first() / 8, (down.end() - 1) / 8 + 1};
+
   alignas(32) int16_t coefficients[kMcusAtOnce * kMaxBlocks * kBlockSize];
   for (int64_t y = top; y < bottom; ++y) {
     const int64_t first = y * frame_.mcus_across + left, end = first + right - left;
     for (int64_t mcu = first; mcu < end;) {
-      const int64_t stop = std::min({end, reader_.segment_end(mcu), mcu + kMcusAtOnce});
-      if (!reader_.decode(mcu, stop - mcu, coefficients)) return false;
+      const uint32_t wanted = wanted_blocks(block_columns, block_rows, left + mcu - first, y);
+      const bool is_outermost = mcu == first || mcu + 1 == end;
+      const int64_t stop =
+          is_outermost ? mcu + 1 : std::min({end - 1, reader_.segment_end(mcu), mcu + kMcusAtOnce});
+      if (!reader_.decode(mcu, stop - mcu, wanted, coefficients)) return false;
       const int16_t* blocks = coefficients;
       for (; mcu < stop; ++mcu, blocks += frame_.layout.num_blocks * kBlockSize) {
-        add_mcu(blocks, mcu - first);
+        add_mcu(blocks, wanted, mcu - first);
       }
     }
     const bool is_tall = frame_.luma_down == 2;
@@ -82,23 +89,37 @@ bool BaselineDecoder::decode(const Job& job, const Output& output, Resizer* resi
   return true;
 }
 
+uint32_t BaselineDecoder::wanted_blocks(Range columns, Range rows, int64_t mcu_column,
+                                        int64_t mcu_row) const {
+  const int across = frame_.luma_across, down = frame_.luma_down;
+  uint32_t wanted = 3u << (across * down);  // chroma
+  for (int b = 0; b < across * down; ++b) {
+    const int64_t column = mcu_column * across + b % across, row = mcu_row * down + b / across;
+    if (columns.has(column) && rows.has(row)) wanted |= 1u << b;
+  }
+  return wanted;
+}
+
 // Put the samples of an MCU where they belong in the stripes, `number` MCUs from their left.
-void BaselineDecoder::add_mcu(const int16_t* coefficients, int64_t number) {
+void BaselineDecoder::add_mcu(const int16_t* coefficients, uint32_t wanted, int64_t number) {
   const int across = frame_.luma_across;
-  const auto block = [&](int index) { return coefficients + index * kBlockSize; };
   int16_t* luma = luma_.data() + number * across * 8 * kStripeHeight;
   int16_t* chroma = chroma_.data() + number * 8 * kStripeHeight;
+  const auto add_luma = [&](int first, int second, int16_t* first_out, int16_t* second_out) {
+    if ((wanted & (1u << first | 1u << second)) == 0) return;
+    target_->blocks_to_samples(coefficients + first * kBlockSize,
+                               coefficients + second * kBlockSize, luma_quantization_, first_out,
+                               second_out);
+  };
   if (frame_.luma_down == 2) {  // one block above the other
     for (int i = 0; i < across; ++i, luma += 8 * kStripeHeight) {
-      target_->blocks_to_samples(block(i), block(across + i), luma_quantization_, luma, luma + 8);
+      add_luma(i, across + i, luma, luma + 8);
     }
   } else {  // side by side; where there is only one, it also fills the half that nobody reads
-    int16_t* second = across == 2 ? luma + 8 * kStripeHeight : luma + 8;
-    target_->blocks_to_samples(block(0), block(across - 1), luma_quantization_, luma, second);
+    add_luma(0, across - 1, luma, across == 2 ? luma + 8 * kStripeHeight : luma + 8);
   }
-  const int num_luma = frame_.layout.num_blocks - 2;
-  target_->blocks_to_samples(block(num_luma), block(num_luma + 1), chroma_quantization_, chroma,
-                             chroma + 8);
+  const int16_t* blue = coefficients + (frame_.layout.num_blocks - 2) * kBlockSize;
+  target_->blocks_to_samples(blue, blue + kBlockSize, chroma_quantization_, chroma, chroma + 8);
 }
 
 }  // namespace ffvit

@@ -26,7 +26,15 @@ class BaselineDecoder {
   bool check_all() { return reader_.open(*target_, frame_) && reader_.check_all(); }
 
  private:
-  void add_mcu(const int16_t* coefficients, int64_t number);
+  struct Range {
+    int64_t begin;
+    int64_t end;
+    bool has(int64_t value) const { return value >= begin && value < end; }
+  };
+  // Which blocks of an MCU touch these columns and rows of luma blocks, as bits; chroma always
+  // does.
+  uint32_t wanted_blocks(Range columns, Range rows, int64_t mcu_column, int64_t mcu_row) const;
+  void add_mcu(const int16_t* coefficients, uint32_t wanted, int64_t number);
 
   const Target* target_ = nullptr;
   HuffmanCache tables_;

@@ -15,6 +15,13 @@ namespace FFVIT_TARGET {
 
 #define FFVIT_INLINE inline __attribute__((always_inline))
 
+// The value of the first `size` bits, 0 to 15 of them: negative if they begin with 0 (F.2.2.1).
+FFVIT_INLINE int extend(uint64_t bits, int size) {
+  const auto value = static_cast<int>((bits >> 1) >> (63 - size));
+  const int is_negative = static_cast<int>(~bits >> 63);
+  return value - (((1 << size) - 1) & -is_negative);
+}
+
 // Bits of the scan in registers; a copy of BitPosition that the compiler need not keep in memory.
 // `bits` holds the next ones at its top; at least `count` mod 64 of them are valid.
 struct Reader {
@@ -41,12 +48,11 @@ struct Reader {
     count -= length;
   }
 
-  // Take `size` bits, 0 to 15, as a value (T.81 F.2.2.1).
+  // Take `size` bits, 0 to 15, as a value.
   FFVIT_INLINE int take_value(int size) {
-    const auto value = static_cast<int>((bits >> 1) >> (63 - size));
-    const int is_negative = static_cast<int>(~bits >> 63);
+    const int value = extend(bits, size);
     consume(static_cast<uint64_t>(size));
-    return value - (((1 << size) - 1) & -is_negative);
+    return value;
   }
 
   // Take one code of any length; -1 if it is none.
@@ -63,13 +69,14 @@ struct Reader {
   // Take the difference to the block before; returns false if it is not one.
   FFVIT_INLINE bool take_dc(const HuffmanTable& table, int* difference) {
     const uint32_t entry = table.categories[bits >> (64 - kCategoryBits)];
-    int size = static_cast<int>(entry >> 8);
     if (__builtin_expect(entry != 0, 1)) {
-      consume(entry & 63);
-    } else {
-      size = take_symbol(table);
+      *difference = extend(bits << ((entry >> kCategoryCodeShift) & 31),
+                           static_cast<int>(entry >> kCategorySizeShift));
+      consume(entry);
+      return true;
     }
-    if (static_cast<unsigned>(size) > 11) return false;  // more than 8-bit samples can need
+    const int size = take_symbol(table);
+    if (size < 0 || size > 11) return false;  // more than 8-bit samples can need
     *difference = take_value(size);
     return true;
   }
@@ -168,10 +175,10 @@ FFVIT_INLINE bool skip_ac(Reader* reader_in_memory, const HuffmanTable& table) {
   return true;
 }
 
-// Decode `num_mcus` MCUs to `coefficients`, 64 int16 per block, zero before; or, where that is
-// null, pass over them. Returns false where the data are damaged or end.
-inline bool decode_mcus(BitPosition* position, const McuLayout& layout, int64_t num_mcus,
-                        int16_t* coefficients) {
+// Decode `num_mcus` MCUs: block b to 64 of `coefficients`, which are zero before, if bit b of
+// `wanted` is set; the others are passed over. Returns false where the data are damaged or end.
+inline bool decode_mcus(BitPosition* position, const McuLayout& layout, uint32_t wanted,
+                        int64_t num_mcus, int16_t* coefficients) {
   Reader reader{position->bits, position->count, position->next};
   for (int64_t mcu = 0; mcu < num_mcus; ++mcu) {
     for (int b = 0; b < layout.num_blocks; ++b) {
@@ -183,12 +190,12 @@ inline bool decode_mcus(BitPosition* position, const McuLayout& layout, int64_t 
       if (!reader.take_dc(*layout.dc[b], &difference)) return false;
       position->dc[component] = static_cast<int32_t>(  // unsigned: damaged data may overflow it
           static_cast<uint32_t>(position->dc[component]) + static_cast<uint32_t>(difference));
-      if (coefficients != nullptr) {
-        coefficients[0] = static_cast<int16_t>(position->dc[component]);
-        if (!take_ac(&reader, *layout.ac[b], coefficients)) return false;
-        coefficients += kBlockSize;
-      } else {
-        if (!skip_ac(&reader, *layout.ac[b])) return false;
+      if ((wanted >> b & 1) != 0) {
+        int16_t* block = coefficients + (mcu * layout.num_blocks + b) * kBlockSize;
+        block[0] = static_cast<int16_t>(position->dc[component]);
+        if (!take_ac(&reader, *layout.ac[b], block)) return false;
+      } else if (!skip_ac(&reader, *layout.ac[b])) {
+        return false;
       }
     }
   }

@@ -131,26 +131,25 @@ void FilterTaps::fill_halved(const FilterTaps& full, int64_t limit) {
   are_halved_ = full.are_halved_;
   const auto num_outputs = static_cast<int64_t>(full.starts_.size());
   resize(num_outputs, std::min(limit, full.num_taps_ / 2 + 2));
-  std::vector<int32_t> quarters(static_cast<size_t>(num_taps_));
+  // The weights of one output, with zeros around them.
+  std::vector<int32_t> around(static_cast<size_t>(full.num_taps_ + 4 * num_taps_ + 10));
+  int32_t* own = around.data() + 2 * num_taps_ + 4;
   for (int64_t i = 0; i < num_outputs; ++i) {
     const int64_t first = full.starts_[static_cast<size_t>(i)];
-    const int64_t start =
-        std::clamp<int64_t>((first >> 1) - (first & 1 ? 0 : 1), 0, limit - num_taps_);
+    const int64_t start = std::clamp<int64_t>((first >> 1) - (~first & 1), 0, limit - num_taps_);
     starts_[static_cast<size_t>(i)] = static_cast<int32_t>(start);
-    std::fill(quarters.begin(), quarters.end(), 0);
-    for (int64_t k = 0; k < full.num_taps_; ++k) {
-      const int32_t weight = full.weights_[static_cast<size_t>(i * full.num_taps_ + k)];
-      const int64_t pixel = first + k, near = pixel >> 1;
-      const int64_t far = std::clamp<int64_t>(pixel & 1 ? near + 1 : near - 1, 0, limit - 1);
-      quarters[static_cast<size_t>(near - start)] += 3 * weight;
-      quarters[static_cast<size_t>(far - start)] += weight;
-    }
-    int32_t sum = 0, before = 0;
+    const int16_t* full_weights = &full.weights_[static_cast<size_t>(i * full.num_taps_)];
+    for (int64_t k = 0; k < full.num_taps_; ++k) own[k] = full_weights[k];
+    int16_t* weights = &weights_[static_cast<size_t>(i * num_taps_)];
+    int32_t sum = 2, before = 0;
     for (int64_t k = 0; k < num_taps_; ++k) {
-      sum += quarters[static_cast<size_t>(k)];
-      const int32_t until = (sum + 2) >> 2;
-      weights_[static_cast<size_t>(i * num_taps_ + k)] = to_weight(until - before);
-      before = until;
+      // Four pixels take a part of this sample; the first and the last of a line repeat it.
+      const int32_t* left = own + 2 * (start + k) - 1 - first;
+      sum += left[0] + 3 * (left[1] + left[2]) + left[3];
+      if (start + k == 0) sum += left[1];
+      if (start + k == limit - 1) sum += left[2];
+      weights[k] = to_weight((sum >> 2) - before);
+      before = sum >> 2;
     }
   }
   key_ = key;

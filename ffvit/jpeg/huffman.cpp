@@ -137,9 +137,11 @@ bool build_huffman_table(const HuffmanSpec& spec, bool is_ac, HuffmanTable* tabl
   }
   for (uint32_t i = 0; i < 1u << kCategoryBits && !is_ac; ++i) {
     const Code entry = codes[i << (kLookupBits - kCategoryBits)];
-    const bool is_short = entry.length != 0 && entry.length <= kCategoryBits;
-    table->categories[i] =
-        is_short ? static_cast<uint16_t>(entry.length | entry.symbol << 8) : uint16_t{0};
+    const bool is_short = entry.length != 0 && entry.length <= kCategoryBits && entry.symbol <= 11;
+    table->categories[i] = static_cast<uint16_t>(is_short ? (entry.length + entry.symbol) |
+                                                                entry.length << kCategoryCodeShift |
+                                                                entry.symbol << kCategorySizeShift
+                                                          : 0);
   }
   return true;
 }

@@ -33,11 +33,15 @@ constexpr uint32_t kPairEnd = 64, kPairAdvanceMask = 127, kPairSlow = 127;
 // positions they fill, bit 6 as above.
 constexpr int kSkipAdvanceShift = 6;
 
+// An entry of `categories`: 0 where the code is longer than the index. From the low bit: 6 length,
+// of the code and its value; 5 length of the code; 5 size of the value.
+constexpr int kCategoryCodeShift = 6, kCategorySizeShift = 11;
+
 // What one DHT segment defines, for either class of table.
 struct HuffmanTable {
   uint32_t pairs[1 << kLookupBits];         // AC
   uint16_t skips[1 << kLookupBits];         // AC
-  uint16_t categories[1 << kCategoryBits];  // DC: length | category << 8; 0: longer than the index
+  uint16_t categories[1 << kCategoryBits];  // DC, see below
   // Codes of length n, moved to the top of 16 bits, are below limits[n]; limits[17] ends any
   // search.
   uint32_t limits[18];

@@ -126,6 +126,8 @@ int64_t ffvit_decode_batch(int64_t pool, int64_t num_jobs, const void* jobs, int
       status = engine->workers[static_cast<size_t>(thread)].run(*engine->target, job, output);
     } catch (const std::bad_alloc&) {
     }
+    // Pixels may have been streamed past the caches, which other fences do not wait for.
+    std::atomic_thread_fence(std::memory_order_seq_cst);
     results[index] = status;
     if (status != ffvit::kOk) {
       // Never leave what an earlier batch put there: it is another sample's image.

@@ -64,7 +64,10 @@ inline void transpose_halves(Lanes* r) {
 }
 
 // Bytes 3 * i + channel of 48 come from byte i of the channel.
-inline void store_rgb(uint8_t* out, Lanes red, Lanes green, Lanes blue) {
+struct Rgb {
+  __m128i parts[3];
+};
+inline Rgb merge_rgb(Lanes red, Lanes green, Lanes blue) {
   const __m256i sign = _mm256_set1_epi8(-128);
   const __m256i rg = _mm256_xor_si256(_mm256_packs_epi16(red.v, green.v), sign);
   const __m256i bb = _mm256_xor_si256(_mm256_packs_epi16(blue.v, blue.v), sign);
@@ -87,10 +90,31 @@ inline void store_rgb(uint8_t* out, Lanes red, Lanes green, Lanes blue) {
     return _mm_or_si128(_mm_or_si128(_mm_shuffle_epi8(r, from_r), _mm_shuffle_epi8(g, from_g)),
                         _mm_shuffle_epi8(b, from_b));
   };
+  return {merge(r0, g0, b0), merge(r1, g1, b1), merge(r2, g2, b2)};
+}
+
+inline void store_rgb(uint8_t* out, Lanes red, Lanes green, Lanes blue) {
+  const Rgb rgb = merge_rgb(red, green, blue);
   auto* target = reinterpret_cast<__m128i*>(out);
-  _mm_storeu_si128(target, merge(r0, g0, b0));
-  _mm_storeu_si128(target + 1, merge(r1, g1, b1));
-  _mm_storeu_si128(target + 2, merge(r2, g2, b2));
+  for (int i = 0; i < 3; ++i) _mm_storeu_si128(target + i, rgb.parts[i]);
+}
+inline void stream_rgb(uint8_t* out, Lanes red, Lanes green, Lanes blue) {
+  if ((reinterpret_cast<uintptr_t>(out) & 15) != 0) return store_rgb(out, red, green, blue);
+  const Rgb rgb = merge_rgb(red, green, blue);
+  auto* target = reinterpret_cast<__m128i*>(out);
+  for (int i = 0; i < 3; ++i) _mm_stream_si128(target + i, rgb.parts[i]);
+}
+
+constexpr int kBytesAtOnce = 32;
+
+inline uint32_t bytes_equal(const uint8_t* bytes, uint8_t value) {
+  const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes));
+  const __m256i is_equal = _mm256_cmpeq_epi8(v, _mm256_set1_epi8(static_cast<char>(value)));
+  return static_cast<uint32_t>(_mm256_movemask_epi8(is_equal));
+}
+inline void copy_bytes(const uint8_t* from, uint8_t* to) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
+                      _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
 }
 
 }  // namespace FFVIT_TARGET

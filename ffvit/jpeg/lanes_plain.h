@@ -93,5 +93,21 @@ inline void store_rgb(uint8_t* out, const Lanes& red, const Lanes& green, const 
   }
 }
 
+// The same, to memory that is not read again soon, where the machine has instructions for that.
+inline void stream_rgb(uint8_t* out, const Lanes& red, const Lanes& green, const Lanes& blue) {
+  store_rgb(out, red, green, blue);
+}
+
+// Bytes that the operations below take; up to 32.
+constexpr int kBytesAtOnce = 8;
+
+// Bit i tells whether byte i has the value.
+inline uint32_t bytes_equal(const uint8_t* bytes, uint8_t value) {
+  uint32_t bits = 0;
+  for (int i = 0; i < kBytesAtOnce; ++i) bits |= (bytes[i] == value ? 1u : 0u) << i;
+  return bits;
+}
+inline void copy_bytes(const uint8_t* from, uint8_t* to) { std::memcpy(to, from, kBytesAtOnce); }
+
 }  // namespace FFVIT_TARGET
 }  // namespace ffvit

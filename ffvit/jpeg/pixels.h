@@ -116,24 +116,40 @@ inline void resize_stripe(const int16_t* columns, int64_t stride, int64_t origin
   }
 }
 
-// Samples x to x + 15 of one output row of a plane.
-inline Lanes blend(const WeightedRows& rows, int64_t x) {
-  Lanes sum = scale(load(rows.rows[0] + x), fill(rows.weights[0]));
-  for (int64_t k = 1; k < rows.num_rows; ++k) {
-    sum = add(sum, scale(load(rows.rows[k] + x), fill(rows.weights[k])));
+// The rows of a plane that are blended; kRows of them, or any number where that is 0.
+template <int kRows>
+class Blend {
+ public:
+  explicit Blend(const WeightedRows& rows) : source_(rows) {
+    for (int k = 0; k < kRows; ++k) weights_[k] = fill(rows.weights[k]);
   }
-  return rows.are_halved ? add_saturated(sum, sum) : sum;
-}
+
+  // Samples x to x + 15 of the row.
+  Lanes at(int64_t x) const {
+    Lanes sum = scale(load(source_.rows[0] + x), weight(0));
+    for (int64_t k = 1; k < (kRows > 0 ? kRows : source_.num_rows); ++k) {
+      sum = add(sum, scale(load(source_.rows[k] + x), weight(k)));
+    }
+    return source_.are_halved ? add_saturated(sum, sum) : sum;
+  }
+
+ private:
+  Lanes weight(int64_t k) const { return kRows > 0 ? weights_[k] : fill(source_.weights[k]); }
+
+  const WeightedRows source_;
+  Lanes weights_[kRows > 0 ? kRows : 1];
+};
 
 inline Lanes round_sample(Lanes a) {
   return shift_right<kSampleBits>(add_saturated(a, fill(1 << (kSampleBits - 1))));
 }
 
-// Blend each plane's rows to one row of `size` RGB pixels; from YCbCr (JFIF, ITU-R BT.601) if
-// `is_ycbcr`.
-inline void finish_row(const WeightedRows* planes, bool is_ycbcr, int64_t size, uint8_t* out) {
+template <int kLumaRows, int kChromaRows>
+inline void finish_row_of(const WeightedRows* planes, bool is_ycbcr, int64_t size, uint8_t* out) {
+  const Blend<kLumaRows> first(planes[0]);
+  const Blend<kChromaRows> second(planes[1]), third(planes[2]);
   for (int64_t x = 0; x < size; x += 16) {
-    const Lanes a = blend(planes[0], x), b = blend(planes[1], x), c = blend(planes[2], x);
+    const Lanes a = first.at(x), b = second.at(x), c = third.at(x);
     Lanes red = a, green = b, blue = c;
     if (is_ycbcr) {
       red = add_saturated(a, add_saturated(c, scale_by(c, 0.402)));
@@ -141,11 +157,34 @@ inline void finish_row(const WeightedRows* planes, bool is_ycbcr, int64_t size, 
                                  scale_by(c, 0.714136286));
       blue = add_saturated(a, add_saturated(b, scale_by(b, 0.772)));
     }
-    uint8_t pixels[48];
-    const bool is_whole = size - x >= 16;
-    store_rgb(is_whole ? out + 3 * x : pixels, round_sample(red), round_sample(green),
-              round_sample(blue));
-    if (!is_whole) std::memcpy(out + 3 * x, pixels, static_cast<size_t>(3 * (size - x)));
+    red = round_sample(red), green = round_sample(green), blue = round_sample(blue);
+    if (size - x >= 16) {
+      stream_rgb(out + 3 * x, red, green, blue);
+    } else {
+      uint8_t pixels[48];
+      store_rgb(pixels, red, green, blue);
+      std::memcpy(out + 3 * x, pixels, static_cast<size_t>(3 * (size - x)));
+    }
+  }
+}
+
+// Blend each plane's rows to one row of `size` RGB pixels; from YCbCr (JFIF, ITU-R BT.601) if
+// `is_ycbcr`. Planes 1 and 2 have as many rows as each other.
+inline void finish_row(const WeightedRows* planes, bool is_ycbcr, int64_t size, uint8_t* out) {
+  // The usual numbers of rows keep their weights in registers.
+  switch (planes[0].num_rows * 8 + planes[1].num_rows) {
+    case 1 * 8 + 2:
+      return finish_row_of<1, 2>(planes, is_ycbcr, size, out);
+    case 2 * 8 + 2:
+      return finish_row_of<2, 2>(planes, is_ycbcr, size, out);
+    case 2 * 8 + 3:
+      return finish_row_of<2, 3>(planes, is_ycbcr, size, out);
+    case 3 * 8 + 2:
+      return finish_row_of<3, 2>(planes, is_ycbcr, size, out);
+    case 3 * 8 + 3:
+      return finish_row_of<3, 3>(planes, is_ycbcr, size, out);
+    default:
+      return finish_row_of<0, 0>(planes, is_ycbcr, size, out);
   }
 }
 

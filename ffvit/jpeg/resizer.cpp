@@ -44,8 +44,8 @@ void Resizer::finish_rows(int64_t luma_end, int64_t chroma_end) {
       const Taps& taps = plane == 0 ? luma : chroma;
       const int64_t start = taps.starts[next_row_];
       const int16_t* weights = taps.weights + next_row_ * taps.num_taps;
-      int64_t count = taps.num_taps;
-      while (weights[count - 1] == 0) --count;
+      // The last weight is often zero, as an output covers one pixel more or less.
+      const int64_t count = taps.num_taps - (weights[taps.num_taps - 1] == 0 ? 1 : 0);
       if (start + count > (plane == 0 ? luma_end : chroma_end)) return;
       for (int64_t k = 0; k < count; ++k) pointers[k] = row(plane, start + k);
       planes[plane] = {count, pointers, weights, taps.are_halved};

@@ -8,23 +8,6 @@ namespace {
 
 constexpr int kRestart0 = 0xD0, kEndOfImage = 0xD9;
 
-const uint8_t* find_ff(const uint8_t* begin, const uint8_t* end) {
-  const void* found = std::memchr(begin, 0xFF, static_cast<size_t>(end - begin));
-  return found == nullptr ? end : static_cast<const uint8_t*>(found);
-}
-
-// Copy [begin, end) without the zero behind each 0xFF. Returns the end of what was written.
-uint8_t* copy_unstuffed(const uint8_t* begin, const uint8_t* end, uint8_t* out) {
-  while (begin < end) {
-    const uint8_t* found = find_ff(begin, end);
-    const auto count = static_cast<size_t>((found == end ? end : found + 1) - begin);
-    std::memcpy(out, begin, count);
-    out += count;
-    begin = found == end ? end : found + 2;
-  }
-  return out;
-}
-
 }  // namespace
 
 bool SegmentReader::open(const Target& target, const Frame& frame) {
@@ -33,21 +16,17 @@ bool SegmentReader::open(const Target& target, const Frame& frame) {
   segment_ = -1;
   const int64_t interval = frame.restart_interval;
   const int64_t num_segments = interval == 0 ? 1 : (frame.num_mcus() + interval - 1) / interval;
-  begins_.clear();
-  begins_.push_back(frame.scan);
-  for (const uint8_t* byte = frame.scan;;) {
-    byte = find_ff(byte, frame.end);
-    if (frame.end - byte < 2) return false;  // no end of image
-    const int marker = byte[1];
-    byte += 2;
-    if (marker == 0) continue;
-    const auto number = static_cast<int64_t>(begins_.size());
-    begins_.push_back(byte);
-    if (marker == kEndOfImage) return number == num_segments;
-    if (marker != kRestart0 + static_cast<int>((number - 1) & 7) || number == num_segments) {
-      return false;
-    }
+  // One marker ends each segment; where the headers promise more than there can be, save the
+  // memory.
+  if (num_segments > (frame.end - frame.scan) / 2) return false;
+  markers_.resize(static_cast<size_t>(num_segments));
+  const int64_t num_markers =
+      target.find_markers(frame.scan, frame.end, num_segments, markers_.data());
+  if (num_markers < num_segments) return false;
+  for (int64_t i = 0; i + 1 < num_segments; ++i) {
+    if (*markers_[static_cast<size_t>(i)] != kRestart0 + (i & 7)) return false;
   }
+  return *markers_[static_cast<size_t>(num_segments) - 1] == kEndOfImage;
 }
 
 int64_t SegmentReader::segment_end(int64_t mcu) const {
@@ -56,11 +35,12 @@ int64_t SegmentReader::segment_end(int64_t mcu) const {
 }
 
 bool SegmentReader::enter(int64_t segment) {
-  const uint8_t* begin = begins_[static_cast<size_t>(segment)];
-  const uint8_t* end = begins_[static_cast<size_t>(segment) + 1] - 2;  // the marker
+  const auto index = static_cast<size_t>(segment);
+  const uint8_t* begin = index == 0 ? frame_->scan : markers_[index - 1] + 1;
+  const uint8_t* end = markers_[index] - 1;
   const auto needed = static_cast<size_t>(end - begin + kEntropyPadding);
   if (bytes_.size() < needed) bytes_.resize(needed);
-  uint8_t* last = copy_unstuffed(begin, end, bytes_.data());
+  uint8_t* last = target_->copy_unstuffed(begin, end, frame_->end, bytes_.data());
   std::memset(last, 0, sizeof(uint64_t) * 2);
   position_ = BitPosition{};
   position_.next = bytes_.data();
@@ -70,8 +50,10 @@ bool SegmentReader::enter(int64_t segment) {
   return true;
 }
 
-bool SegmentReader::advance(int64_t num_mcus, int16_t* coefficients) {
-  if (!target_->decode_mcus(&position_, frame_->layout, num_mcus, coefficients)) return false;
+bool SegmentReader::advance(int64_t num_mcus, uint32_t wanted, int16_t* coefficients) {
+  if (!target_->decode_mcus(&position_, frame_->layout, wanted, num_mcus, coefficients)) {
+    return false;
+  }
   next_mcu_ += num_mcus;
   if (next_mcu_ != segment_end(next_mcu_ - 1)) return true;
   // A segment that is decoded to its end has used all its bytes: anything else is damaged.
@@ -84,18 +66,19 @@ bool SegmentReader::go_to(int64_t mcu) {
   const int64_t interval = frame_->restart_interval;
   const int64_t segment = interval == 0 ? 0 : mcu / interval;
   if (segment != segment_ && !enter(segment)) return false;
-  return mcu == next_mcu_ || advance(mcu - next_mcu_, nullptr);
+  return mcu == next_mcu_ || advance(mcu - next_mcu_, 0, nullptr);
 }
 
-bool SegmentReader::decode(int64_t first, int64_t num_mcus, int16_t* coefficients) {
+bool SegmentReader::decode(int64_t first, int64_t num_mcus, uint32_t wanted,
+                           int16_t* coefficients) {
   const int64_t num_blocks = num_mcus * frame_->layout.num_blocks;
   std::memset(coefficients, 0, static_cast<size_t>(num_blocks) * kBlockSize * sizeof *coefficients);
-  return go_to(first) && advance(num_mcus, coefficients);
+  return go_to(first) && advance(num_mcus, wanted, coefficients);
 }
 
 bool SegmentReader::check_all() {
   for (int64_t mcu = 0; mcu < frame_->num_mcus(); mcu = segment_end(mcu)) {
-    if (!go_to(mcu) || !advance(segment_end(mcu) - mcu, nullptr)) return false;
+    if (!go_to(mcu) || !advance(segment_end(mcu) - mcu, 0, nullptr)) return false;
   }
   return true;
 }

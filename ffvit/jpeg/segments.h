@@ -18,10 +18,11 @@ class SegmentReader {
   // restart markers are there, in their order, and the image ends behind the last one.
   bool open(const Target& target, const Frame& frame);
 
-  // Decode the coefficients of `num_mcus` MCUs from number `first` on, which is not before the end
-  // of the last call's unless a segment begins between them. The MCUs must lie in one segment.
-  // coefficients: num_mcus * blocks * 64 int16; overwritten. Returns false if the data are damaged.
-  bool decode(int64_t first, int64_t num_mcus, int16_t* coefficients);
+  // Decode `num_mcus` MCUs from number `first` on, which is not before the end of the last call's
+  // unless a segment begins between them. The MCUs must lie in one segment. wanted: bit b is set if
+  // block b of each MCU is of use. coefficients: num_mcus * blocks * 64 int16; overwritten, with
+  // zeros where they are not wanted. Returns false if the data are damaged.
+  bool decode(int64_t first, int64_t num_mcus, uint32_t wanted, int16_t* coefficients);
 
   // Pass over every MCU, to see whether the data are sound.
   bool check_all();
@@ -32,12 +33,12 @@ class SegmentReader {
  private:
   bool go_to(int64_t mcu);
   bool enter(int64_t segment);
-  bool advance(int64_t num_mcus, int16_t* coefficients);
+  bool advance(int64_t num_mcus, uint32_t wanted, int16_t* coefficients);
 
   const Target* target_ = nullptr;
   const Frame* frame_ = nullptr;
-  std::vector<const uint8_t*> begins_;  // of the segments, and the end of the last one's data
-  std::vector<uint8_t> bytes_;          // of the current segment, without stuffing
+  std::vector<const uint8_t*> markers_;  // behind each segment: its second byte
+  std::vector<uint8_t> bytes_;           // of the current segment, without stuffing
   BitPosition position_;
   int64_t segment_ = -1;  // the current one
   int64_t next_mcu_ = 0;  // that `position_` is at

@@ -1,7 +1,7 @@
 // The inner loops, compiled for several instruction sets; all give the same bits.
 //
-// entropy.h and pixels.h hold the code, lanes_*.h the vector operations under it, target_*.cpp
-// compile them. docs/decode.md says how to add one.
+// markers.h, entropy.h and pixels.h hold the code, lanes_*.h the vector operations under it,
+// target_*.cpp compile them. docs/decode.md says how to add one.
 #pragma once
 
 #include <cstdint>
@@ -37,8 +37,13 @@ struct WeightedRows {
 
 struct Target {
   const char* name;
-  // What these do stands at their definitions, in entropy.h and pixels.h.
-  bool (*decode_mcus)(BitPosition*, const McuLayout&, int64_t num_mcus, int16_t* coefficients);
+  // What these do stands at their definitions, in markers.h, entropy.h and pixels.h.
+  int64_t (*find_markers)(const uint8_t* begin, const uint8_t* end, int64_t limit,
+                          const uint8_t** markers);
+  uint8_t* (*copy_unstuffed)(const uint8_t* begin, const uint8_t* end, const uint8_t* readable,
+                             uint8_t* out);
+  bool (*decode_mcus)(BitPosition*, const McuLayout&, uint32_t wanted, int64_t num_mcus,
+                      int16_t* coefficients);
   void (*blocks_to_samples)(const int16_t* first, const int16_t* second,
                             const int16_t* quantization, int16_t* first_out, int16_t* second_out);
   void (*resize_stripe)(const int16_t* columns, int64_t stride, int64_t origin, const Taps& taps,

@@ -24,10 +24,10 @@ from ffvit.jpeg.decoders import (
     EPOCH,
     FAILED_SAMPLE,
     FAILED_STATUS,
-    NUM_FAILED,
     POSITION,
     CenterCropDecoder,
     CropDecoder,
+    JpegError,
     RandomResizedCropDecoder,
 )
 from ffvit.jpeg.kernel import FILTERS, STATUS_TEXT
@@ -99,8 +99,9 @@ class EpochIterator(FfcvEpochIterator):  # type: ignore[misc]
         """Decode one batch into its slot; raise `BetonError` for a sample that has no image."""
         decoder = self.loader.decoder
         decoder.progress[POSITION] = self._positions[b_ix * self.loader.batch_size]
-        result = super().run_pipeline(b_ix, batch_indices, batch_slot, cuda_event)
-        if decoder.progress[NUM_FAILED] > 0:
+        try:
+            return super().run_pipeline(b_ix, batch_indices, batch_slot, cuda_event)
+        except JpegError:
             sample = int(decoder.progress[FAILED_SAMPLE])
             reason = STATUS_TEXT[int(decoder.progress[FAILED_STATUS])]
             error = BetonError(
@@ -108,8 +109,7 @@ class EpochIterator(FfcvEpochIterator):  # type: ignore[misc]
                 "write the beton again from sound images."
             )
             error.is_local = True
-            raise error
-        return result
+            raise error from None
 
     def __next__(self) -> Batch:
         """Wait for the next batch; what went wrong in the thread is raised here."""

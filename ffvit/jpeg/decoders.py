@@ -1,8 +1,11 @@
-"""FFCV operations that turn the samples of an RGBImageField into square crops.
+"""FFCV operations that decode an RGBImageField: random crop, centre crop, whole image.
 
-They take the place of ffcv's own decoders in any pipeline. What differs: crops and flips come from
-counters and can be repeated, every sample has a status, the threads are the kernel's, and a batch
-needs no full-size scratch memory. The random choices are crops.py's, the pixels the kernel's.
+They take the place of ffcv's own decoders in any pipeline. What differs: only the crop is decoded,
+crops and flips come from counters and can be repeated, a sample that cannot be decoded raises
+`JpegError`, the threads are the kernel's, and a batch needs no full-size scratch memory. The random
+choices are crops.py's, the pixels the kernel's.
+
+Give ffcv's Loader `num_workers=1`, and the decoder the threads.
 """
 
 import functools
@@ -25,6 +28,11 @@ from ffvit.jpeg.kernel import FILTERS, JOB_FIELDS, ThreadPool, check_jpeg, decod
 
 # Slots of `CropDecoder.progress`.
 SEED, EPOCH, POSITION, NUM_FAILED, FAILED_SAMPLE, FAILED_STATUS = range(6)
+
+
+class JpegError(Exception):
+    """A sample that cannot be decoded; `ImageDecoder.progress` says which one and why."""
+
 
 Crop = tuple[int, int, int, int, int]  # top, left, height, width, flip
 CropFunction = Callable[[int, int, int, int, int], Crop]
@@ -63,11 +71,10 @@ def _as_pointer(typing_context: Any, address: Any) -> Any:  # noqa: ARG001
 
 
 # ffcv takes for an image decoder only what derives from its own.
-class CropDecoder(SimpleRGBImageDecoder, ABC):  # type: ignore[misc]
-    """Decode one square crop of each sample; subclasses say which.
+class ImageDecoder(SimpleRGBImageDecoder, ABC):  # type: ignore[misc]
+    """Decode a part of each sample to one size; subclasses say which part and size.
 
     Args:
-        resolution: Side of the crops after resizing, pixels. May be changed between epochs.
         num_threads: Threads that decode a batch.
         filter_name: How crops are resized, a key of `kernel.FILTERS`.
         seed: Of every random choice.
@@ -79,24 +86,30 @@ class CropDecoder(SimpleRGBImageDecoder, ABC):  # type: ignore[misc]
             position counts on by itself; who needs another one (`ffvit.data.loader`) sets it.
     """
 
-    def __init__(
-        self, resolution: int, num_threads: int = 1, filter_name: str = "area", seed: int = 0
-    ) -> None:
+    def __init__(self, num_threads: int, filter_name: str, seed: int = 0) -> None:
         super().__init__()
-        self.resolution = resolution
         self.num_threads = num_threads
         self.progress = np.zeros(6, dtype=np.int64)
         self.progress[SEED] = seed
         self._filter = FILTERS[filter_name]
         self._pool = ThreadPool(num_threads)
 
+    @property
+    def num_fallbacks(self) -> int:
+        """Count the samples so far that only libjpeg-turbo could decode, several times slower."""
+        return self._pool.num_fallbacks
+
+    @abstractmethod
+    def output_size(self) -> tuple[int, int]:
+        """Return height and width of what comes out, pixels."""
+
     @abstractmethod
     def crop_function(self) -> CropFunction:
         """Return a nopython function (height, width, seed, epoch, position) -> crop and flip."""
 
     def declare_state_and_memory(self, previous_state: State) -> tuple[State, AllocationQuery]:
-        """Tell ffcv what comes out: (resolution, resolution, 3) uint8 RGB per sample."""
-        shape = (self.resolution, self.resolution, 3)
+        """Tell ffcv what comes out: (height, width, 3) uint8 RGB per sample."""
+        shape = (*self.output_size(), 3)
         dtype = np.dtype("<u1")
         state = replace(previous_state, jit_mode=True, shape=shape, dtype=dtype)
         return state, AllocationQuery(shape, dtype)
@@ -155,9 +168,30 @@ class CropDecoder(SimpleRGBImageDecoder, ABC):  # type: ignore[misc]
                         progress[FAILED_SAMPLE] = np.int64(batch_indices[k])
                         progress[FAILED_STATUS] = statuses[k]
                         break
+                raise JpegError("a sample cannot be decoded")
             return destination[:num_samples]
 
         return decode
+
+
+class CropDecoder(ImageDecoder):
+    """Decode a square crop of each sample.
+
+    Args:
+        resolution: Side of the crops after resizing, pixels. May be changed between epochs, which
+            compiles nothing.
+        num_threads: As for `ImageDecoder`.
+        filter_name: As for `ImageDecoder`.
+        seed: As for `ImageDecoder`.
+    """
+
+    def __init__(self, resolution: int, num_threads: int, filter_name: str, seed: int = 0) -> None:
+        super().__init__(num_threads, filter_name, seed)
+        self.resolution = resolution
+
+    def output_size(self) -> tuple[int, int]:
+        """Return the square's height and width."""
+        return self.resolution, self.resolution
 
 
 class RandomResizedCropDecoder(CropDecoder):
@@ -231,3 +265,37 @@ class CenterCropDecoder(CropDecoder):
             return top, left, crop_height, crop_width, 0
 
         return crop
+
+
+@nb.njit(nogil=True)
+def _whole_image(height: int, width: int, seed: int, epoch: int, position: int) -> Crop:  # noqa: ARG001
+    return 0, 0, height, width, 0
+
+
+class WholeImageDecoder(ImageDecoder):
+    """Decode whole images, not resized; all must have the same size, as for ffcv's own.
+
+    Args:
+        num_threads: As for `ImageDecoder`.
+    """
+
+    def __init__(self, num_threads: int = 1) -> None:
+        super().__init__(num_threads, "area")
+
+    def output_size(self) -> tuple[int, int]:
+        """Return the images' height and width.
+
+        Raises:
+            TypeError: They are not all of one size.
+        """
+        heights, widths = (np.unique(self.metadata[side]) for side in ("height", "width"))
+        if len(heights) > 1 or len(widths) > 1:
+            raise TypeError(
+                f"WholeImageDecoder: expected images of one size, got {widths.min()} to "
+                f"{widths.max()} x {heights.min()} to {heights.max()} pixels; use a crop decoder."
+            )
+        return int(heights[0]), int(widths[0])
+
+    def crop_function(self) -> CropFunction:
+        """Return the box of the whole image."""
+        return _whole_image

@@ -2,14 +2,14 @@
 # On a machine with another Python:  make setup PYTHON=/path/to/python3.12
 
 BIN := .venv/bin
-KERNEL := $(wildcard ffvit/jpeg/*.cpp ffvit/jpeg/*.h)
+KERNEL := $(wildcard $(foreach folder,ffvit/jpeg tests/jpeg/cross,$(folder)/*.cpp $(folder)/*.h))
 SCRIPTS := scripts/*.sh .ci/run
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kernel quickstart fmt lint type test test-all report clean
+.PHONY: help setup kernel quickstart fmt lint type test test-all check-aarch64 report clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
 
 setup:  ## system packages, .venv, Python packages, tools for tests
 	@scripts/setup.sh dev
@@ -40,6 +40,9 @@ test: lint type  ## lint, types and the tests that take seconds
 
 test-all: lint type  ## all tests: the slow ones, those that need ../shared/data, those that need a GPU
 	$(BIN)/python -m pytest -m ""
+
+check-aarch64: kernel  ## the JPEG kernel on an emulated 64-bit ARM gives the bits that it gives here
+	@scripts/check_aarch64.sh
 
 report: kernel  ## table and charts of RUNS="runs/a runs/b"; default: every run
 	$(BIN)/python -m ffvit report $(or $(RUNS),$(wildcard runs/*))

@@ -72,14 +72,14 @@ inline void blocks_to_samples(const int16_t* first, const int16_t* second,
 
 // Resize a stripe along its rows. columns: of kStripeHeight samples, `stride` int16 apart, the
 // first one that of taps.starts value `origin`. rows: where to put each row's `size` samples, at
-// whose end up to 15 more are overwritten.
+// whose end up to 7 more are overwritten.
 template <int kTaps>
 inline void resize_stripe_by(const int16_t* columns, int64_t stride, int64_t origin,
                              const Taps& taps, bool flip, int64_t size, int16_t* const* rows) {
   const int64_t num_taps = kTaps > 0 ? kTaps : taps.num_taps;
-  for (int64_t x = 0; x < size; x += 16) {
-    Lanes r[16];
-    for (int64_t i = 0; i < 16; ++i) {
+  for (int64_t x = 0; x < size; x += 8) {
+    Lanes r[8];
+    for (int64_t i = 0; i < 8; ++i) {
       if (x + i >= size) {
         r[i] = fill(0);
         continue;
@@ -94,11 +94,7 @@ inline void resize_stripe_by(const int16_t* columns, int64_t stride, int64_t ori
       r[i] = taps.are_halved ? add_saturated(sum, sum) : sum;
     }
     transpose_halves(r);
-    transpose_halves(r + 8);
-    for (int i = 0; i < 8; ++i) {
-      store_halves(rows[i] + x, rows[8 + i] + x, r[i]);
-      store_halves(rows[i] + x + 8, rows[8 + i] + x + 8, r[8 + i]);
-    }
+    for (int i = 0; i < 8; ++i) store_halves(rows[i] + x, rows[8 + i] + x, r[i]);
   }
 }
 

@@ -46,6 +46,7 @@ bool BaselineDecoder::decode(const Job& job, const Output& output, Resizer* resi
     chroma_down.fill(output.filter, {job.top, job.crop_height, output.height});
   }
   resizer->begin(*target_, output, true);
+  is_averaged_ = job.crop_height > output.height || job.crop_width > output.width;
 
   // Smooth upsampling may need one MCU more than the crop touches.
   const int64_t left = std::min(across.first() / mcu_width, chroma_across.first() / 8);
@@ -103,7 +104,8 @@ uint32_t BaselineDecoder::wanted_blocks(Range columns, Range rows, int64_t mcu_c
 // Put the samples of an MCU where they belong in the stripes, `number` MCUs from their left.
 void BaselineDecoder::add_mcu(const int16_t* coefficients, uint32_t wanted, int64_t number) {
   const int across = frame_.luma_across;
-  int16_t* luma = luma_.data() + number * across * 8 * kStripeHeight;
+  int16_t* const first_luma = luma_.data() + number * across * 8 * kStripeHeight;
+  int16_t* luma = first_luma;
   int16_t* chroma = chroma_.data() + number * 8 * kStripeHeight;
   const auto add_luma = [&](int first, int second, int16_t* first_out, int16_t* second_out) {
     if ((wanted & (1u << first | 1u << second)) == 0) return;
@@ -120,6 +122,9 @@ void BaselineDecoder::add_mcu(const int16_t* coefficients, uint32_t wanted, int6
   }
   const int16_t* blue = coefficients + (frame_.layout.num_blocks - 2) * kBlockSize;
   target_->blocks_to_samples(blue, blue + kBlockSize, chroma_quantization_, chroma, chroma + 8);
+  // Chroma is shared by all blocks of the MCU, so all of them must be there.
+  const bool is_whole = wanted == (1u << frame_.layout.num_blocks) - 1;
+  if (is_averaged_ && is_whole) target_->clip_colours(first_luma, across, frame_.luma_down, chroma);
 }
 
 }  // namespace ffvit

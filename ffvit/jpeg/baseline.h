@@ -40,6 +40,7 @@ class BaselineDecoder {
   HuffmanCache tables_;
   Frame frame_;
   SegmentReader reader_;
+  bool is_averaged_ = false;     // an axis shrinks
   std::vector<int16_t> luma_;    // a stripe, kStripeHeight samples for each column
   std::vector<int16_t> chroma_;  // the same of Cb, in the lower half, and Cr
   alignas(32) int16_t luma_quantization_[2 * kBlockSize];

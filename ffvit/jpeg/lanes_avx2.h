@@ -33,6 +33,13 @@ inline Lanes subtract_saturated(Lanes a, Lanes b) { return {_mm256_subs_epi16(a.
 inline Lanes keep_bits(Lanes a, Lanes mask) { return {_mm256_and_si256(a.v, mask.v)}; }
 inline Lanes multiply_low(Lanes a, Lanes b) { return {_mm256_mullo_epi16(a.v, b.v)}; }
 inline Lanes scale(Lanes a, Lanes b) { return {_mm256_mulhrs_epi16(a.v, b.v)}; }
+inline Lanes maximum(Lanes a, Lanes b) { return {_mm256_max_epi16(a.v, b.v)}; }
+inline int highest(Lanes a) {
+  const __m128i b = _mm_max_epi16(_mm256_castsi256_si128(a.v), _mm256_extracti128_si256(a.v, 1));
+  // There is a search for the lowest of unsigned values.
+  const __m128i below = _mm_sub_epi16(_mm_set1_epi16(32767), b);
+  return 32767 - (_mm_cvtsi128_si32(_mm_minpos_epu16(below)) & 0xFFFF);
+}
 inline Lanes clamp(Lanes a, int16_t low, int16_t high) {
   return {_mm256_min_epi16(_mm256_max_epi16(a.v, _mm256_set1_epi16(low)), _mm256_set1_epi16(high))};
 }
@@ -43,6 +50,18 @@ inline Lanes shift_left(Lanes a) {
 template <int kBits>
 inline Lanes shift_right(Lanes a) {
   return {_mm256_srai_epi16(a.v, kBits)};
+}
+
+inline Lanes double_low(Lanes a) {
+  const __m256i b = _mm256_permute4x64_epi64(a.v, 0x10);
+  return {_mm256_unpacklo_epi16(b, b)};
+}
+inline Lanes double_high(Lanes a) {
+  const __m256i b = _mm256_permute4x64_epi64(a.v, 0x32);
+  return {_mm256_unpacklo_epi16(b, b)};
+}
+inline Lanes add_neighbours(Lanes low, Lanes high) {
+  return {_mm256_permute4x64_epi64(_mm256_hadd_epi16(low.v, high.v), 0xD8)};
 }
 
 inline void transpose_halves(Lanes* r) {

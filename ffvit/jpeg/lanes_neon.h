@@ -39,6 +39,10 @@ inline Lanes multiply_low(Lanes a, Lanes b) {
 inline Lanes scale(Lanes a, Lanes b) {
   return {vqrdmulhq_s16(a.low, b.low), vqrdmulhq_s16(a.high, b.high)};
 }
+inline Lanes maximum(Lanes a, Lanes b) {
+  return {vmaxq_s16(a.low, b.low), vmaxq_s16(a.high, b.high)};
+}
+inline int highest(Lanes a) { return vmaxvq_s16(vmaxq_s16(a.low, a.high)); }
 inline Lanes clamp(Lanes a, int16_t low, int16_t high) {
   const int16x8_t least = vdupq_n_s16(low), most = vdupq_n_s16(high);
   return {vminq_s16(vmaxq_s16(a.low, least), most), vminq_s16(vmaxq_s16(a.high, least), most)};
@@ -50,6 +54,14 @@ inline Lanes shift_left(Lanes a) {
 template <int kBits>
 inline Lanes shift_right(Lanes a) {
   return {vshrq_n_s16(a.low, kBits), vshrq_n_s16(a.high, kBits)};
+}
+
+inline Lanes double_low(Lanes a) { return {vzip1q_s16(a.low, a.low), vzip2q_s16(a.low, a.low)}; }
+inline Lanes double_high(Lanes a) {
+  return {vzip1q_s16(a.high, a.high), vzip2q_s16(a.high, a.high)};
+}
+inline Lanes add_neighbours(Lanes low, Lanes high) {
+  return {vpaddq_s16(low.low, low.high), vpaddq_s16(high.low, high.high)};
 }
 
 // Swaps single values, then pairs, then fours across the diagonal.

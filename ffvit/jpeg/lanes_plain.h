@@ -62,6 +62,11 @@ inline Lanes multiply_low(const Lanes& a, const Lanes& b) {
 inline Lanes scale(const Lanes& a, const Lanes& b) {
   return each_lane([&](int i) { return (a.v[i] * b.v[i] + 16384) >> 15; });
 }
+inline Lanes maximum(const Lanes& a, const Lanes& b) {
+  return each_lane([&](int i) { return std::max(a.v[i], b.v[i]); });
+}
+// The largest of the lanes.
+inline int highest(const Lanes& a) { return *std::max_element(a.v, a.v + 16); }
 inline Lanes clamp(const Lanes& a, int16_t low, int16_t high) {
   return each_lane([&](int i) { return std::min(std::max(a.v[i], low), high); });
 }
@@ -72,6 +77,21 @@ inline Lanes shift_left(const Lanes& a) {
 template <int kBits>
 inline Lanes shift_right(const Lanes& a) {
   return each_lane([&](int i) { return a.v[i] >> kBits; });
+}
+
+// Lanes 0 to 7, or 8 to 15, each twice.
+inline Lanes double_low(const Lanes& a) {
+  return each_lane([&](int i) { return a.v[i / 2]; });
+}
+inline Lanes double_high(const Lanes& a) {
+  return each_lane([&](int i) { return a.v[8 + i / 2]; });
+}
+// Sums, which wrap around, of neighbours in `low`, then of those in `high`.
+inline Lanes add_neighbours(const Lanes& low, const Lanes& high) {
+  return each_lane([&](int i) {
+    const int16_t* v = i < 8 ? low.v : high.v;
+    return v[i % 8 * 2] + v[i % 8 * 2 + 1];
+  });
 }
 
 // Transpose lanes 0 to 7 of r[0] to r[7] as a matrix, and lanes 8 to 15 as another one.

@@ -13,6 +13,9 @@
 namespace ffvit {
 namespace FFVIT_TARGET {
 
+// Colours that lie outside of RGB by less are left to the end, levels.
+constexpr int kClipTolerance = 24;
+
 constexpr double kScaleUnit = 32768;  // of `scale`
 inline Lanes scale_by(Lanes a, double factor) {
   return scale(a, fill(static_cast<int16_t>(factor * kScaleUnit + 0.5)));
@@ -67,6 +70,78 @@ inline void blocks_to_samples(const int16_t* first, const int16_t* second,
   for (int i = 0; i < 8; ++i) {
     store_halves(first_out + kStripeHeight * i, second_out + kStripeHeight * i,
                  clamp(keep_bits(r[i], whole), kLowestSample, kHighestSample));
+  }
+}
+
+// Colour from samples less 128 (JFIF, ITU-R BT.601).
+struct Colour {
+  Lanes red, green, blue;
+};
+inline Colour to_rgb(Lanes y, Lanes cb, Lanes cr) {
+  return {add_saturated(y, add_saturated(cr, scale_by(cr, 0.402))),
+          subtract_saturated(subtract_saturated(y, scale_by(cb, 0.344136286)),
+                             scale_by(cr, 0.714136286)),
+          add_saturated(y, add_saturated(cb, scale_by(cb, 0.772)))};
+}
+
+// What clipping to the range of a byte adds.
+inline Lanes excess(Lanes a) {
+  return subtract_saturated(clamp(a, kLowestSample, kHighestSample), a);
+}
+
+// Returns whether some colour of an MCU may lie outside of RGB by more than kClipTolerance levels,
+// judged by its largest luma and chroma. Columns as in clip_colours.
+inline bool may_clip(const int16_t* luma, int64_t num_luma, const int16_t* chroma) {
+  const auto largest = [](const int16_t* columns, int64_t count) {
+    Lanes most = fill(0);
+    for (int64_t i = 0; i < count; ++i) {
+      const Lanes column = load(columns + i * kStripeHeight);
+      most = maximum(most, maximum(column, subtract_saturated(fill(0), column)));
+    }
+    return highest(most);
+  };
+  const int most_chroma = largest(chroma, 8);
+  const int most = largest(luma, num_luma) + most_chroma + (most_chroma * 3 >> 2);
+  return most > kHighestSample + (kClipTolerance << kSampleBits);
+}
+
+// Clip the colours of an MCU to RGB, as a decoder does to pixels before anybody averages them.
+// luma: 8 columns for each of `across` blocks; of their samples 8 for each of `down` blocks are
+// used. chroma: 8 columns of 8 Cb, 8 Cr. What a pixel loses is taken from its luma and, averaged
+// over the pixels that share it, from its chroma.
+inline void clip_colours(int16_t* luma, int across, int down, int16_t* chroma) {
+  if (!may_clip(luma, 8 * across, chroma)) return;
+  for (int64_t column = 0; column < 8; ++column, chroma += kStripeHeight) {
+    const Lanes both = load(chroma);
+    const bool is_tall = down == 2;
+    const Lanes cb = is_tall ? double_low(both) : load_halves(chroma, chroma);
+    const Lanes cr = is_tall ? double_high(both) : load_halves(chroma + 8, chroma + 8);
+    Lanes change_cb = fill(0), change_cr = fill(0);
+    for (int i = 0; i < across; ++i, luma += kStripeHeight) {
+      const Lanes y = load(luma);
+      const Colour colour = to_rgb(y, cb, cr);
+      const Lanes red = excess(colour.red), green = excess(colour.green);
+      const Lanes blue = excess(colour.blue);
+      const Lanes change_y =
+          add(add(scale_by(red, 0.299), scale_by(green, 0.587)), scale_by(blue, 0.114));
+      store(luma, add_saturated(y, change_y));
+      // Cb = (B - Y) / 1.772, Cr = (R - Y) / 1.402; divided by the number of pixels on a row.
+      const Lanes share = fill(static_cast<int16_t>(32767 / across));
+      const Lanes minus_y_blue = subtract_saturated(blue, change_y);
+      const Lanes minus_y_red = subtract_saturated(red, change_y);
+      change_cb = add(change_cb, scale(scale_by(minus_y_blue, 0.564334), share));
+      change_cr = add(change_cr, scale(scale_by(minus_y_red, 0.713267), share));
+    }
+    if (is_tall) {
+      const Lanes half = fill(16384);
+      const Lanes change = add_neighbours(scale(change_cb, half), scale(change_cr, half));
+      store(chroma, add_saturated(both, change));
+    } else {
+      int16_t changes[2][kStripeHeight];
+      store(changes[0], change_cb);
+      store(changes[1], change_cr);
+      store(chroma, add_saturated(both, load_halves(changes[0], changes[1])));
+    }
   }
 }
 
@@ -146,14 +221,9 @@ inline void finish_row_of(const WeightedRows* planes, bool is_ycbcr, int64_t siz
   const Blend<kChromaRows> second(planes[1]), third(planes[2]);
   for (int64_t x = 0; x < size; x += 16) {
     const Lanes a = first.at(x), b = second.at(x), c = third.at(x);
-    Lanes red = a, green = b, blue = c;
-    if (is_ycbcr) {
-      red = add_saturated(a, add_saturated(c, scale_by(c, 0.402)));
-      green = subtract_saturated(subtract_saturated(a, scale_by(b, 0.344136286)),
-                                 scale_by(c, 0.714136286));
-      blue = add_saturated(a, add_saturated(b, scale_by(b, 0.772)));
-    }
-    red = round_sample(red), green = round_sample(green), blue = round_sample(blue);
+    const Colour colour = is_ycbcr ? to_rgb(a, b, c) : Colour{a, b, c};
+    const Lanes red = round_sample(colour.red), green = round_sample(colour.green);
+    const Lanes blue = round_sample(colour.blue);
     if (size - x >= 16) {
       stream_rgb(out + 3 * x, red, green, blue);
     } else {
@@ -164,8 +234,8 @@ inline void finish_row_of(const WeightedRows* planes, bool is_ycbcr, int64_t siz
   }
 }
 
-// Blend each plane's rows to one row of `size` RGB pixels; from YCbCr (JFIF, ITU-R BT.601) if
-// `is_ycbcr`. Planes 1 and 2 have as many rows as each other.
+// Blend each plane's rows to one row of `size` RGB pixels; from YCbCr if `is_ycbcr`. Planes 1 and 2
+// have as many rows as each other.
 inline void finish_row(const WeightedRows* planes, bool is_ycbcr, int64_t size, uint8_t* out) {
   // The usual numbers of rows keep their weights in registers.
   switch (planes[0].num_rows * 8 + planes[1].num_rows) {

@@ -46,6 +46,7 @@ struct Target {
                       int16_t* coefficients);
   void (*blocks_to_samples)(const int16_t* first, const int16_t* second,
                             const int16_t* quantization, int16_t* first_out, int16_t* second_out);
+  void (*clip_colours)(int16_t* luma, int across, int down, int16_t* chroma);
   void (*resize_stripe)(const int16_t* columns, int64_t stride, int64_t origin, const Taps& taps,
                         bool flip, int64_t size, int16_t* const* rows);
   void (*finish_row)(const WeightedRows* planes, bool is_ycbcr, int64_t size, uint8_t* out);

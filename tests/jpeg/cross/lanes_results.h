@@ -20,6 +20,11 @@ inline std::vector<LanesResult> lanes_results(const int16_t* p, const int16_t* q
   keep("keep_bits", keep_bits(a, b));
   keep("multiply_low", multiply_low(a, b));
   keep("scale", scale(a, b));
+  keep("maximum", maximum(a, b));
+  keep("highest", fill(static_cast<int16_t>(highest(a))));
+  keep("double_low", double_low(a));
+  keep("double_high", double_high(a));
+  keep("add_neighbours", add_neighbours(a, b));
   keep("clamp", clamp(a, -300, 200));
   keep("shift_left", shift_left<4>(a));
   keep("shift_right", shift_right<7>(a));

@@ -55,11 +55,11 @@ bool SegmentReader::advance(int64_t num_mcus, uint32_t wanted, int16_t* coeffici
     return false;
   }
   next_mcu_ += num_mcus;
-  if (next_mcu_ != segment_end(next_mcu_ - 1)) return true;
-  // A segment that is decoded to its end has used all its bytes: anything else is damaged.
+  // What was taken from behind the segment's end is not the image's; and a segment that is decoded
+  // to its end has used all its bytes: anything else is damaged.
   const int64_t bits_left =
       (position_.end - position_.next) * 8 + static_cast<int64_t>(position_.count);
-  return bits_left >= 0 && bits_left < 8;
+  return bits_left >= 0 && (bits_left < 8 || next_mcu_ != segment_end(next_mcu_ - 1));
 }
 
 bool SegmentReader::go_to(int64_t mcu) {

@@ -2,11 +2,11 @@
 # On a machine with another Python:  make setup PYTHON=/path/to/python3.12
 
 BIN := .venv/bin
-KERNEL := $(wildcard $(foreach folder,ffvit/jpeg tests/jpeg/cross,$(folder)/*.cpp $(folder)/*.h))
+KERNEL := $(wildcard $(foreach folder,ffvit/jpeg tests/jpeg/cross tests/fuzz tests/sanitize,$(folder)/*.cpp $(folder)/*.h))
 SCRIPTS := scripts/*.sh .ci/run
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kernel quickstart fmt lint type test test-all check-aarch64 report clean
+.PHONY: help setup kernel quickstart fmt lint type test test-all check-aarch64 fuzz sanitize report clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -43,6 +43,12 @@ test-all: lint type  ## all tests: the slow ones, those that need ../shared/data
 
 check-aarch64: kernel  ## the JPEG kernel on an emulated 64-bit ARM gives the bits that it gives here
 	@scripts/check_aarch64.sh
+
+fuzz: kernel  ## look for inputs that break the JPEG kernel, for SECONDS=60
+	@scripts/fuzz.sh "$(or $(SECONDS),60)"
+
+sanitize: setup  ## the JPEG kernel's tests under the sanitizers for addresses, undefined behaviour and threads
+	@scripts/sanitize.sh -q
 
 report: kernel  ## table and charts of RUNS="runs/a runs/b"; default: every run
 	$(BIN)/python -m ffvit report $(or $(RUNS),$(wildcard runs/*))

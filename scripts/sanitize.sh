@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Runs the JPEG kernel under g++'s sanitizers:
+#
+# 1. AddressSanitizer and UBSan: all tests of tests/jpeg, with ../shared/data where it is there;
+# 2. ThreadSanitizer: tests/sanitize/threads.cpp.
+#
+#   scripts/sanitize.sh [PYTEST_OPTION ...]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly FOLDER=build/sanitize
+
+die() {
+    printf 'error: %s\n' "$*" >&2
+    exit 2
+}
+
+command -v g++ >/dev/null || die "expected g++, which this machine lacks: apt-get install g++"
+pkg-config --exists libturbojpeg 2>/dev/null ||
+    die "expected libjpeg-turbo and pkg-config: apt-get install libturbojpeg0-dev pkg-config"
+libasan=$(g++ -print-file-name=libasan.so)
+version=$(g++ -dumpversion | cut -d. -f1)
+[ -e "$libasan" ] || die "expected g++'s sanitizers: apt-get install libgcc-$version-dev"
+
+# shellcheck source=scripts/kernel_objects.sh
+source scripts/kernel_objects.sh
+read -ra turbojpeg <<<"$(pkg-config --cflags --libs libturbojpeg)"
+flags=(-std=c++17 -g -Wall -Wextra -Werror -ffp-contract=off -fPIC -fno-omit-frame-pointer -Iffvit/jpeg)
+
+address=(-O2 "-fsanitize=address,undefined" -fno-sanitize-recover=all)
+mkdir -p "$FOLDER/address" "$FOLDER/thread"
+compile_kernel g++ "$FOLDER/address" "${flags[@]}" "${address[@]}"
+g++ "${flags[@]}" "${address[@]}" -shared "$FOLDER"/address/*.o "${turbojpeg[@]}" -pthread \
+    -o "$FOLDER/kernel.so"
+
+# Python is not instrumented: what it leaves behind at exit is no leak of the kernel's. Big blocks
+# may fail as they do without a sanitizer, and fresh ones are not zero.
+FFVIT_KERNEL=$FOLDER/kernel.so PYTHONPATH=tests/sanitize LD_PRELOAD="$libasan $(g++ -print-file-name=libstdc++.so.6)" \
+    ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:max_malloc_fill_size=65536:malloc_fill_byte=205 \
+    UBSAN_OPTIONS=print_stacktrace=1 \
+    .venv/bin/python -m pytest tests/jpeg -m "not gpu" -p other_kernel -p no:cacheprovider "$@"
+
+thread=(-O2 -fsanitize=thread)
+compile_kernel g++ "$FOLDER/thread" "${flags[@]}" "${thread[@]}"
+g++ "${flags[@]}" "${thread[@]}" tests/sanitize/threads.cpp "$FOLDER"/thread/*.o "${turbojpeg[@]}" \
+    -pthread -o "$FOLDER/threads"
+.venv/bin/python tests/sanitize/make_images.py "$FOLDER/images"
+TSAN_OPTIONS=halt_on_error=1 "$FOLDER/threads" "$FOLDER"/images/*.jpg

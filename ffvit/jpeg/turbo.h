@@ -1,10 +1,9 @@
 // Whole images by libjpeg-turbo: what the kernel's own decoder does not handle.
 #pragma once
 
-#include <turbojpeg.h>
-
+#include <cstddef>
 #include <cstdint>
-#include <vector>
+#include <memory>
 
 #include "kernel.h"
 
@@ -13,18 +12,15 @@ namespace ffvit {
 // Decodes one image after another; for one thread at a time.
 class TurboDecoder {
  public:
-  TurboDecoder() = default;
-  ~TurboDecoder();
-  TurboDecoder(const TurboDecoder&) = delete;
-  TurboDecoder& operator=(const TurboDecoder&) = delete;
-
   // Point *pixels at the job's whole image, (height, width, 3) uint8 RGB, which belongs to the
   // decoder until the next call.
   Status decode(const Job& job, const uint8_t** pixels);
 
  private:
-  tjhandle handle_ = nullptr;
-  std::vector<uint8_t> pixels_;
+  uint8_t* make_room(size_t size);
+
+  std::unique_ptr<uint8_t[]> pixels_;
+  size_t capacity_ = 0;
 };
 
 }  // namespace ffvit

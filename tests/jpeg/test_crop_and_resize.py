@@ -1,0 +1,84 @@
+"""Decode, cut and resize in one go against Pillow's whole image and matrices in float64."""
+
+import itertools
+
+import numpy as np
+import pytest
+from references import (
+    SAMPLINGS,
+    Job,
+    all_boxes,
+    decode_one,
+    encode,
+    exact,
+    gradient,
+    noise,
+    photograph,
+    pillow,
+)
+
+from ffvit.jpeg.kernel import FILTERS, ThreadPool
+
+# Both inverse DCTs round to whole levels, so that Y and Cb may each be one off, and blue is
+# Y + 1.772 Cb: 2.8, plus half a level of rounding at the end. Pillow has rounded chroma after
+# upsampling it, which spreads the mean. A column or a row taken from the wrong place, a missing
+# neighbour in upsampling, gives tens of levels on these pictures. Bicubic weights, some of them
+# negative, have absolute values that sum to up to 1.3 on each axis.
+MAX = {"area": 3.3, "bicubic": 4}
+MEAN = 0.6
+OUTPUTS = [(37, 53), (131, 19), (9, 200), (64, 48)]
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("make", [gradient, photograph, noise])
+@pytest.mark.parametrize("filter_name", FILTERS)
+def test_crop_and_resize_is_exact_to_rounding(make, sampling, filter_name):
+    pool = ThreadPool(1)
+    outputs = itertools.cycle(OUTPUTS)
+    for quality in (50, 92, 100):
+        data = encode(make(101, 127), sampling, quality=quality)
+        height, width = pillow(data).shape[:2]
+        differences = []
+        for number, box in enumerate(all_boxes(height, width)):
+            job = Job(data, height, width, box, flip=number % 2 == 1)
+            output = next(outputs)
+            image = decode_one(job, *output, filter_name, pool)
+            differences.append(np.abs(image - exact(job, *output, filter_name)).ravel())
+        difference = np.concatenate(differences)
+        assert difference.max() <= MAX[filter_name]
+        assert difference.mean() <= MEAN
+    assert pool.num_fallbacks == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("filter_name", FILTERS)
+def test_crops_at_every_alignment_are_exact_to_rounding(sampling, filter_name):
+    data = encode(photograph(101, 127), sampling)
+    height, width = pillow(data).shape[:2]
+    pool = ThreadPool(1)
+    for top, left in itertools.product(range(16), range(16)):
+        for box_height, box_width in [(23, 31), (47, 40)]:
+            job = Job(data, height, width, (top, left, box_height, box_width), flip=left % 2 == 1)
+            difference = np.abs(
+                decode_one(job, 29, 37, filter_name, pool) - exact(job, 29, 37, filter_name)
+            )
+            assert difference.max() <= MAX[filter_name]
+            assert difference.mean() <= MEAN
+
+
+@pytest.mark.parametrize("filter_name", FILTERS)
+def test_a_large_image_of_many_pixels_for_each_output_is_exact(filter_name):
+    # Every product of a sample and a weight is rounded to 1/128 of a level: n taps may add up to
+    # n / 256 levels on either axis, hence sizes like those of camera pictures at small outputs.
+    data = encode(photograph(761, 1013), quality=90)
+    job = Job(data, 761, 1013)
+    difference = np.abs(decode_one(job, 16, 16, filter_name) - exact(job, 16, 16, filter_name))
+    assert difference.max() <= 3
+
+
+def test_white_stays_white_and_black_black_under_any_shrinking():
+    for level, size in itertools.product([0, 255], [300, 1000, 3000]):
+        data = encode(np.full((size, size // 7, 3), level, dtype=np.uint8))
+        image = decode_one(Job(data, size, size // 7), 5, 3)
+        assert np.abs(image - float(level)).max() <= 2

@@ -15,6 +15,7 @@ namespace {
 // The inverse DCT keeps 4 bits below the unit in its first pass and gains up to 2 in each, with
 // partial sums up to 1.4 of that: an absolute sum of 700 stays below 32768.
 constexpr int64_t kModerate = 700;
+constexpr uint32_t kAllBlocks = 63;
 
 struct Plane {
   int64_t across = 0;  // blocks
@@ -36,7 +37,7 @@ class OwnCoefficients {
     if (!reader.open(target, frame)) return false;
     std::vector<int16_t> mcu(static_cast<size_t>(num_blocks * kBlockSize));
     for (int64_t number = 0; number < frame.num_mcus(); ++number) {
-      if (!reader.decode(number, 1, mcu.data())) return false;
+      if (!reader.decode(number, 1, kAllBlocks, mcu.data())) return false;
       const int64_t y = number / frame.mcus_across, x = number % frame.mcus_across;
       int in_component = 0;
       for (int b = 0; b < num_blocks; ++b) {

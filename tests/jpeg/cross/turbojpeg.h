@@ -3,7 +3,13 @@
 #pragma once
 
 using tjhandle = void*;
-enum { TJCS_CMYK = 3, TJCS_YCCK = 4, TJPF_RGB = 0, TJFLAG_ACCURATEDCT = 4096 };
+enum {
+  TJCS_CMYK = 3,
+  TJCS_YCCK = 4,
+  TJPF_RGB = 0,
+  TJFLAG_ACCURATEDCT = 4096,
+  TJFLAG_STOPONWARNING = 8192
+};
 
 inline tjhandle tjInitDecompress() {
   static char nothing;

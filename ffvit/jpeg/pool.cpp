@@ -2,12 +2,22 @@
 
 #include <unistd.h>
 
+#include <system_error>
+
 namespace ffvit {
 
-Pool::Pool(int64_t num_threads) : num_threads_(num_threads < 1 ? 1 : num_threads) { start(); }
+Pool::Pool(int64_t num_threads) : num_threads_(num_threads < 1 ? 1 : num_threads) {
+  start();
+  if (num_started() == num_threads_) return;
+  stop();
+  throw std::system_error(std::make_error_code(std::errc::resource_unavailable_try_again));
+}
 
 Pool::~Pool() {
-  if (pid_ != getpid()) return;  // in a forked child: the threads are the parent's
+  if (pid_ == getpid()) stop();  // in a forked child the threads are the parent's
+}
+
+void Pool::stop() {
   {
     std::lock_guard<std::mutex> lock(shared_->mutex);
     shared_->stopping = true;
@@ -20,20 +30,24 @@ Pool::~Pool() {
 void Pool::start() {
   pid_ = getpid();
   shared_ = new Shared;
-  for (int64_t thread = 1; thread < num_threads_; ++thread) {
-    shared_->threads.emplace_back([this, thread] { serve(thread); });
+  shared_->threads.reserve(static_cast<size_t>(num_threads_) - 1);
+  try {
+    for (int64_t thread = 1; thread < num_threads_; ++thread) {
+      shared_->threads.emplace_back([this, thread] { serve(thread); });
+    }
+  } catch (const std::system_error&) {  // no more threads
   }
 }
 
 void Pool::run(int64_t count, const std::function<void(int64_t, int64_t)>& work) {
-  if (pid_ != getpid()) start();
+  if (pid_ != getpid()) start();  // with fewer threads, if a child may not have as many
   std::lock_guard<std::mutex> one_caller(shared_->caller);
   {
     std::lock_guard<std::mutex> lock(shared_->mutex);
     shared_->work = &work;
     shared_->next = 0;
     shared_->count = count;
-    shared_->num_busy = num_threads_ - 1;
+    shared_->num_busy = num_started() - 1;
     ++shared_->batch;
   }
   shared_->work_ready.notify_all();

@@ -15,7 +15,8 @@ namespace ffvit {
 
 class Pool {
  public:
-  // num_threads counts the thread that calls `run`; at least 1.
+  // num_threads counts the thread that calls `run`; at least 1. Throws std::system_error if the
+  // system refuses that many, and leaves none of them.
   explicit Pool(int64_t num_threads);
   ~Pool();
   Pool(const Pool&) = delete;
@@ -29,7 +30,10 @@ class Pool {
   int64_t num_threads() const { return num_threads_; }
 
  private:
+  // Start as many of the threads as the system allows.
   void start();
+  void stop();
+  int64_t num_started() const { return static_cast<int64_t>(shared_->threads.size()) + 1; }
   void serve(int64_t thread);
   void take_jobs(int64_t thread);
 

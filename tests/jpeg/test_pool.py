@@ -1,6 +1,9 @@
 """Threads of the kernel: any number of them, several pools, several callers, none left behind."""
 
 import gc
+import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -90,3 +93,36 @@ def test_fallbacks_of_all_threads_are_counted():
     decode(progressive, 8, 8, pool=pool)
     decode([Job(encode(noise(20, 30)), 20, 30)] * 50, 8, 8, pool=pool)
     assert pool.num_fallbacks == 50
+
+
+# A stack is 8 MiB of addresses, so that few threads fit; in a process of its own, as nothing else
+# would run under such a limit.
+FEW_THREADS = """
+import os, pathlib, resource, sys
+sys.path.insert(0, sys.argv[1])
+from references import Job, decode, encode, noise
+from ffvit.jpeg.kernel import ThreadPool
+job = Job(encode(noise(20, 30)), 20, 30)
+expected, _ = decode([job], 8, 8)
+def num_threads():
+    return len(os.listdir("/proc/self/task"))
+in_use = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (in_use + 2**27, resource.RLIM_INFINITY))
+before = num_threads()
+try:
+    ThreadPool(200)
+except OSError as error:
+    assert "200" in str(error)
+else:
+    raise AssertionError
+assert num_threads() < before + 5
+assert (decode([job], 8, 8, pool=ThreadPool(2))[0] == expected).all()
+"""
+
+
+@pytest.mark.skipif("FFVIT_KERNEL" in os.environ, reason="sanitizers need addresses without limit")
+def test_a_system_without_room_for_the_threads_is_no_crash():
+    if not Path("/proc/self/task").exists():
+        pytest.skip("needs /proc")
+    command = [sys.executable, "-W", "ignore", "-c", FEW_THREADS, str(Path(__file__).parent)]
+    subprocess.run(command, check=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"})

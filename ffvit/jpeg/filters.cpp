@@ -38,6 +38,7 @@ void FilterTaps::resize(int64_t num_outputs, int64_t num_taps) {
 void FilterTaps::fill(Filter filter, const Axis& axis) {
   const std::vector<int64_t> key = {filter, axis.begin, axis.size, axis.output};
   if (key == key_) return;
+  key_.clear();  // should memory run out below, these are nobody's weights
   are_halved_ = filter == kBicubic;  // at a border a weight may be above one
   if (filter == kBicubic) {
     fill_bicubic(axis);
@@ -128,6 +129,7 @@ void FilterTaps::fill_halved(const FilterTaps& full, int64_t limit) {
   std::vector<int64_t> key = full.key_;
   key.push_back(limit);
   if (key == key_) return;
+  key_.clear();  // should memory run out below, these are nobody's weights
   are_halved_ = full.are_halved_;
   const auto num_outputs = static_cast<int64_t>(full.starts_.size());
   resize(num_outputs, std::min(limit, full.num_taps_ / 2 + 2));

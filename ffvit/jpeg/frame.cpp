@@ -192,7 +192,8 @@ bool read_frame(const uint8_t* data, size_t size, HuffmanCache* tables, Frame* f
       is_known = content_size == 2;
       if (is_known) frame->restart_interval = content[0] << 8 | content[1];
     } else if (marker == kApp0) {
-      if (content_size >= 5 && std::memcmp(content, "JFIF", 5) == 0) definitions.is_jfif = true;
+      // As libjpeg: a shorter one says nothing.
+      if (content_size >= 14 && std::memcmp(content, "JFIF", 5) == 0) definitions.is_jfif = true;
     } else if (marker == kApp14) {
       if (content_size >= 12 && std::memcmp(content, "Adobe", 5) == 0) {
         definitions.adobe_transform = content[11];

@@ -38,7 +38,7 @@ void FilterTaps::resize(int64_t num_outputs, int64_t num_taps) {
 void FilterTaps::fill(Filter filter, const Axis& axis) {
   const std::vector<int64_t> key = {filter, axis.begin, axis.size, axis.output};
   if (key == key_) return;
-  key_.clear();  // should memory run out below, these are nobody's weights
+  key_.clear();                      // should memory run out below, these are nobody's weights
   are_halved_ = filter == kBicubic;  // at a border a weight may be above one
   if (filter == kBicubic) {
     fill_bicubic(axis);

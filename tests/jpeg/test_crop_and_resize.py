@@ -50,6 +50,22 @@ def test_crop_and_resize_is_exact_to_rounding(make, sampling, filter_name):
     assert pool.num_fallbacks == 0
 
 
+@pytest.mark.parametrize("sampling", ["4:4:4", "4:2:0"])
+@pytest.mark.parametrize("filter_name", FILTERS)
+def test_any_number_of_rows_may_make_one_row(sampling, filter_name):
+    # The kernel keeps only the rows that are still needed: too few would show at some ratio, in the
+    # rows above those that are decoded next.
+    data = encode(photograph(701, 19), sampling)
+    pool = ThreadPool(1)
+    for num_rows in range(8, 48):
+        job = Job(data, 701, 19, (num_rows, 1, 701 - num_rows, 17))
+        output = ((701 - num_rows) // num_rows, 7)
+        difference = np.abs(
+            decode_one(job, *output, filter_name, pool) - exact(job, *output, filter_name)
+        )
+        assert difference.max() <= MAX[filter_name]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 @pytest.mark.parametrize("filter_name", FILTERS)

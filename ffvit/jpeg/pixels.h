@@ -90,18 +90,20 @@ inline Lanes excess(Lanes a) {
 }
 
 // Returns whether some colour of an MCU may lie outside of RGB by more than kClipTolerance levels,
-// judged by its largest luma and chroma. Columns as in clip_colours.
-inline bool may_clip(const int16_t* luma, int64_t num_luma, const int16_t* chroma) {
-  const auto largest = [](const int16_t* columns, int64_t count) {
-    Lanes most = fill(0);
-    for (int64_t i = 0; i < count; ++i) {
-      const Lanes column = load(columns + i * kStripeHeight);
-      most = maximum(most, maximum(column, subtract_saturated(fill(0), column)));
-    }
-    return highest(most);
-  };
-  const int most_chroma = largest(chroma, 8);
-  const int most = largest(luma, num_luma) + most_chroma + (most_chroma * 3 >> 2);
+// judged by its largest luma and chroma. Arguments as of clip_colours.
+inline bool may_clip(const int16_t* luma, int across, int down, const int16_t* chroma) {
+  Lanes most_luma = fill(0), most_chroma = fill(0);
+  const auto magnitude = [](Lanes a) { return maximum(a, subtract_saturated(fill(0), a)); };
+  for (int i = 0; i < 8 * across; ++i, luma += kStripeHeight) {
+    // Where blocks are not tall, nobody has set the upper lanes.
+    const Lanes column = down == 2 ? load(luma) : load_halves(luma, luma);
+    most_luma = maximum(most_luma, magnitude(column));
+  }
+  for (int i = 0; i < 8; ++i, chroma += kStripeHeight) {
+    most_chroma = maximum(most_chroma, magnitude(load(chroma)));
+  }
+  const int chroma_part = highest(most_chroma);
+  const int most = highest(most_luma) + chroma_part + (chroma_part * 3 >> 2);
   return most > kHighestSample + (kClipTolerance << kSampleBits);
 }
 
@@ -110,7 +112,7 @@ inline bool may_clip(const int16_t* luma, int64_t num_luma, const int16_t* chrom
 // used. chroma: 8 columns of 8 Cb, 8 Cr. What a pixel loses is taken from its luma and, averaged
 // over the pixels that share it, from its chroma.
 inline void clip_colours(int16_t* luma, int across, int down, int16_t* chroma) {
-  if (!may_clip(luma, 8 * across, chroma)) return;
+  if (!may_clip(luma, across, down, chroma)) return;
   for (int64_t column = 0; column < 8; ++column, chroma += kStripeHeight) {
     const Lanes both = load(chroma);
     const bool is_tall = down == 2;

@@ -87,6 +87,11 @@ def noise(height, width, seed=0):
     return rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
+def muted(image):
+    """Take out contrast: no colour comes near the border of RGB, where clipping has a say."""
+    return (128 + (image.astype(float) - 128) * 0.4).round().astype(np.uint8)
+
+
 def encode(image, sampling="4:2:0", **options):
     """Encode pixels with Pillow, which has no 4:4:0: that is 4:2:2 of the transposed image."""
     if sampling == "4:4:0":
@@ -165,7 +170,7 @@ def to_rgb(ycc):
 
 
 def exact(job, height, width, filter_name):
-    """Decode everything with Pillow, cut, resize in float64, then convert to RGB."""
+    """Decode everything with Pillow, cut, resize in float64, then convert to RGB and clip."""
     top, left, box_height, box_width = job.box or (0, 0, job.height, job.width)
     planes = pillow(job.data, "YCbCr").astype(float)
     crop = planes[top : top + box_height, left : left + box_width]
@@ -173,6 +178,13 @@ def exact(job, height, width, filter_name):
     columns = resize_matrix(filter_name, box_width, width)
     resized = np.einsum("yh,hwc,xw->yxc", rows, crop, columns, optimize=True)
     return to_rgb(resized[:, ::-1] if job.flip else resized)
+
+
+def clipped_first(job, height, width):
+    """Decode to RGB with Pillow, which clips each pixel, and average areas in float64."""
+    crop = pillow(job.data).astype(float)
+    rows, columns = coverage_matrix(job.height, height), coverage_matrix(job.width, width)
+    return np.einsum("yh,hwc,xw->yxc", rows, crop, columns, optimize=True)
 
 
 def all_boxes(height, width):

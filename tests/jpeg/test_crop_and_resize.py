@@ -8,10 +8,12 @@ from references import (
     SAMPLINGS,
     Job,
     all_boxes,
+    clipped_first,
     decode_one,
     encode,
     exact,
     gradient,
+    muted,
     noise,
     photograph,
     pillow,
@@ -36,7 +38,7 @@ def test_crop_and_resize_is_exact_to_rounding(make, sampling, filter_name):
     pool = ThreadPool(1)
     outputs = itertools.cycle(OUTPUTS)
     for quality in (50, 92, 100):
-        data = encode(make(101, 127), sampling, quality=quality)
+        data = encode(muted(make(101, 127)), sampling, quality=quality)
         height, width = pillow(data).shape[:2]
         differences = []
         for number, box in enumerate(all_boxes(height, width)):
@@ -55,7 +57,7 @@ def test_crop_and_resize_is_exact_to_rounding(make, sampling, filter_name):
 def test_any_number_of_rows_may_make_one_row(sampling, filter_name):
     # The kernel keeps only the rows that are still needed: too few would show at some ratio, in the
     # rows above those that are decoded next.
-    data = encode(photograph(701, 19), sampling)
+    data = encode(muted(photograph(701, 19)), sampling)
     pool = ThreadPool(1)
     for num_rows in range(8, 48):
         job = Job(data, 701, 19, (num_rows, 1, 701 - num_rows, 17))
@@ -70,7 +72,7 @@ def test_any_number_of_rows_may_make_one_row(sampling, filter_name):
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 @pytest.mark.parametrize("filter_name", FILTERS)
 def test_crops_at_every_alignment_are_exact_to_rounding(sampling, filter_name):
-    data = encode(photograph(101, 127), sampling)
+    data = encode(muted(photograph(101, 127)), sampling)
     height, width = pillow(data).shape[:2]
     pool = ThreadPool(1)
     for top, left in itertools.product(range(16), range(16)):
@@ -87,10 +89,25 @@ def test_crops_at_every_alignment_are_exact_to_rounding(sampling, filter_name):
 def test_a_large_image_of_many_pixels_for_each_output_is_exact(filter_name):
     # Every product of a sample and a weight is rounded to 1/128 of a level: n taps may add up to
     # n / 256 levels on either axis, hence sizes like those of camera pictures at small outputs.
-    data = encode(photograph(761, 1013), quality=90)
+    data = encode(muted(photograph(761, 1013)), quality=90)
     job = Job(data, 761, 1013)
     difference = np.abs(decode_one(job, 16, 16, filter_name) - exact(job, 16, 16, filter_name))
     assert difference.max() <= 3
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_colours_outside_of_rgb_are_clipped_before_they_are_averaged(sampling):
+    # Strong colours, most of them clipped already: once quantised many leave RGB.
+    contrast = (photograph(96, 128).astype(float) - 100) * 3 + 128
+    data = encode(np.clip(contrast, 0, 255).astype(np.uint8), sampling, quality=90)
+    height, width = pillow(data).shape[:2]
+    job = Job(data, height, width)
+    ours = decode_one(job, 24, 24)
+    libjpeg = clipped_first(job, 24, 24)
+    clipped_last = exact(job, 24, 24, "area")
+    # What clip_colours leaves over is chroma that several pixels share.
+    assert np.abs(clipped_last - libjpeg).mean() > 1
+    assert np.abs(ours - libjpeg).mean() < 0.5 * np.abs(clipped_last - libjpeg).mean()
 
 
 def test_white_stays_white_and_black_black_under_any_shrinking():

@@ -6,7 +6,7 @@ KERNEL := $(wildcard $(foreach folder,ffvit/jpeg tests/jpeg/cross tests/fuzz tes
 SCRIPTS := scripts/*.sh .ci/run
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kernel quickstart fmt lint type test test-all check-aarch64 fuzz sanitize report clean
+.PHONY: help setup kernel quickstart fmt lint type test test-all check-aarch64 fuzz sanitize bench report clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -50,8 +50,11 @@ fuzz: kernel  ## look for inputs that break the JPEG kernel, for SECONDS=60
 sanitize: setup  ## the JPEG kernel's tests under the sanitizers for addresses, undefined behaviour and threads
 	@scripts/sanitize.sh -q
 
+bench: kernel  ## measure loaders against their peers, 25 minutes; OPTIONS="--quick --output=FILE"
+	@scripts/bench.sh $(OPTIONS)
+
 report: kernel  ## table and charts of RUNS="runs/a runs/b"; default: every run
 	$(BIN)/python -m ffvit report $(or $(RUNS),$(wildcard runs/*))
 
-clean:  ## remove what builds and tests leave; .venv, .prefix, betons and runs stay
+clean:  ## remove what builds and tests leave; .venv, .bench-venv, .prefix, betons and runs stay
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -73,11 +73,17 @@ def measure(contenders: Sequence[Contender], num_rounds: int, num_images: int) -
     processes: list[ContenderProcess] = []
     try:
         processes = _start(contenders, num_images, failures)
-        _settle(processes, failures)
+        for process in processes:
+            # Not counted: the first round after the move to another core is slow.
+            _measure_one(process, process.contender.resolutions[0], failures)
         for number in range(num_rounds):
             _say(f"round {number + 1} of {num_rounds}")
             for process in processes if number % 2 == 0 else processes[::-1]:
-                _measure_one(process, rates, failures)
+                by_resolution = rates.setdefault(process.contender.name, {})
+                for resolution in process.contender.resolutions:
+                    rate = _measure_one(process, resolution, failures)
+                    if rate is not None:
+                        by_resolution.setdefault(str(resolution), []).append(rate)
     finally:
         for process in processes:
             process.end()
@@ -129,28 +135,19 @@ def _start(
     return started
 
 
-def _settle(processes: Sequence[ContenderProcess], failures: dict[str, str]) -> None:
-    """Run one round of each that does not count: the first after a move to another core is slow."""
-    for process in processes:
-        try:
-            process.measure_round(process.contender.resolutions[0])
-        except ProcessError as error:
-            failures[process.contender.name] = str(error)
-            process.end()
-
-
-def _measure_one(process: ContenderProcess, rates: Measured, failures: dict[str, str]) -> None:
+def _measure_one(
+    process: ContenderProcess, resolution: int, failures: dict[str, str]
+) -> float | None:
+    """Measure a round; end and leave out a contender that fails, None from then on."""
     name = process.contender.name
-    for resolution in process.contender.resolutions:
-        if name in failures:
-            return
-        try:
-            rate = process.measure_round(resolution)
-        except ProcessError as error:
-            failures[name] = str(error)
-            process.end()
-        else:
-            rates.setdefault(name, {}).setdefault(str(resolution), []).append(round(rate, 1))
+    if name in failures:
+        return None
+    try:
+        return round(process.measure_round(resolution), 1)
+    except ProcessError as error:
+        failures[name] = str(error)
+        process.end()
+        return None
 
 
 def _say(line: str) -> None:

@@ -230,3 +230,16 @@ def test_quickstart_refuses_betons_of_another_folder_of_that_name(
     assert result.returncode == 2
     assert "expected betons of" in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_bench_installs_the_peers_once(machine: Machine) -> None:
+    machine.install_packages()
+    machine.run("setup.sh", "run")
+    machine.take_log()
+    machine.copy("scripts/bench.sh")
+    assert machine.run("bench.sh", "--quick").returncode == 0
+    *installs, run = machine.take_log()
+    assert [" install " in line for line in installs] == [True, True]
+    assert run == "-m benchmarks --quick"
+    assert machine.run("bench.sh").returncode == 0
+    assert machine.take_log() == ["-m benchmarks"]

@@ -187,7 +187,10 @@ def _serve_rounds(
 
     _answer(connection, warm_up)
     while True:
-        resolution = connection.recv()
+        try:
+            resolution = connection.recv()
+        except EOFError:  # the run was ended
+            os._exit(1)
         _pin(cores)
         _answer(connection, lambda: time_round(resolution))  # noqa: B023 - called at once
 

@@ -72,7 +72,7 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
         axes.tick_params(axis="y", length=0)
         axes.set_xlim(0, 1.22 * right)
         axes.set_xlabel("images per second on one core: 224 px random-resized crop and flip, uint8")
-        axes.set_title("Loading ImageNet JPEGs (longer side 500, quality 90)")
+        axes.set_title("Loading ImageNet images (longer side 500 px, JPEG quality 90)")
         figure.supxlabel(_caption(result), fontsize=7.5, color="#707070", x=0.01, ha="left")
         figure.savefig(path, dpi=160, facecolor="white")
 

@@ -25,25 +25,25 @@ class ProcessError(Exception):
     """What is measured raised, hangs or died; the message says which, in one line."""
 
 
-def run_apart(function: Callable[..., Any], *arguments: Any, num_cores: int = 1) -> Any:
-    """Call a function in a fresh process on its own cores and return what it returns.
+def run_apart(
+    function: Callable[..., Any], *arguments: Any, timeout_s: float = START_TIMEOUT_S
+) -> Any:
+    """Call a function in a fresh process on one core and return what it returns.
 
     Args:
         function: Of a module that imports nothing that must not be imported twice or early.
         arguments: Its arguments.
-        num_cores: That the process may use.
+        timeout_s: After which it counts as hanging.
 
     Raises:
         ProcessError: It raised, hangs or died.
     """
     ours, theirs = _CONTEXT.Pipe()
-    process = _CONTEXT.Process(
-        target=_run_one, args=(theirs, _cores(num_cores), function, arguments)
-    )
+    process = _CONTEXT.Process(target=_run_one, args=(theirs, _cores(1), function, arguments))
     process.start()
     theirs.close()
     try:
-        return _receive(ours, START_TIMEOUT_S)
+        return _receive(ours, timeout_s)
     finally:
         process.kill()
         process.join()

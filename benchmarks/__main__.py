@@ -31,7 +31,8 @@ QUICK_CONTENDERS = (
     "DALI CPU, JPEGs",
     "torchvision decode_jpeg, JPEGs",
 )
-QUICK_IMAGES = 20
+QUICK_CROPS = 20
+QUALITY_TIMEOUT_S = 900
 
 
 def main(argv: list[str]) -> None:
@@ -63,6 +64,7 @@ def measure(num_rounds: int, is_quick: bool) -> dict[str, Any]:
     if is_quick:
         contenders = [c for c in contenders if c.name in QUICK_CONTENDERS]
     num_images = image_set["num_images"] if is_quick else IMAGES_PER_ROUND
+    num_crops = QUICK_CROPS if is_quick else image_set["num_images"]
     small = loaders.small_contenders()
     result: dict[str, Any] = {
         "subject": "loaders of 500 ImageNet images: throughput, start, memory, fidelity",
@@ -72,16 +74,15 @@ def measure(num_rounds: int, is_quick: bool) -> dict[str, Any]:
         "batch_size": BATCH_SIZE,
         "machine": machine,
         "image_set": image_set | {"titles": {} if is_quick else betons.TITLES},
-        "loaders": loaders.measure(contenders, num_rounds, num_images),
-        "betons": None if is_quick else loaders.measure(small, num_rounds, SMALL_IMAGES_PER_ROUND),
-        "startup": startup.measure(1 if is_quick else min(num_rounds, NUM_STARTS)),
-        "quality": run_apart(
-            quality.measure, QUICK_IMAGES if is_quick else image_set["num_images"]
-        ),
         # Of other files: {"ratios": {"re-encode": [...], "passthrough": [...]}}, by round, and
         # {stage: microseconds per image}. None where the file is not there.
         "writer": _measure_if_there("benchmarks.writer", num_rounds),
         "stages": _measure_if_there("benchmarks.stages", num_rounds),
+        "quality": run_apart(quality.measure, num_crops, timeout_s=QUALITY_TIMEOUT_S),
+        "startup": startup.measure(1 if is_quick else min(num_rounds, NUM_STARTS)),
+        # The longest last: what fails before them costs least.
+        "loaders": loaders.measure(contenders, num_rounds, num_images),
+        "betons": None if is_quick else loaders.measure(small, num_rounds, SMALL_IMAGES_PER_ROUND),
     }
     return result | {"targets": targets.as_dicts(result)}
 

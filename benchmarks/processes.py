@@ -159,7 +159,15 @@ def _run_one(
     _answer(connection, lambda: function(*arguments))
 
 
-def _serve_rounds(
+def _serve_rounds(connection: Connection, *arguments: Any) -> None:
+    """Serve rounds as long as the run is there; some libraries hang at a regular exit."""
+    try:
+        _serve(connection, *arguments)
+    except (EOFError, BrokenPipeError):  # the run was ended
+        os._exit(1)
+
+
+def _serve(
     connection: Connection,
     contender: Contender,
     num_images: int,
@@ -187,10 +195,7 @@ def _serve_rounds(
 
     _answer(connection, warm_up)
     while True:
-        try:
-            resolution = connection.recv()
-        except EOFError:  # the run was ended
-            os._exit(1)
+        resolution = connection.recv()
         _pin(cores)
         _answer(connection, lambda: time_round(resolution))  # noqa: B023 - called at once
 

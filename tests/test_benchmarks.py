@@ -1,7 +1,9 @@
 """The benchmarks' arithmetic, the page made from their results, and a run that measures little."""
 
 import json
+import os
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from PIL import Image
 from benchmarks import tables, targets
 from benchmarks.loaders import quartiles, ratio
 from benchmarks.machine import short_name
+from benchmarks.processes import ProcessError, run_apart
 from benchmarks.quality import difference, resize_exactly
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,6 +79,23 @@ def test_a_table_replaces_only_what_is_between_its_marks():
 def test_the_page_of_benchmarks_is_made_from_the_newest_result():
     page = tables.PAGE.read_text()
     assert tables.fill_page(page, tables.all_tables(tables.newest_result())) == page
+
+
+@pytest.mark.parametrize(
+    ("function", "argument", "reason"),
+    [
+        (int, "seven", "ValueError: invalid literal"),
+        (time.sleep, 600, "no answer in 3 s"),
+        (os._exit, 3, "its process died"),
+    ],
+)
+def test_what_is_measured_may_raise_hang_or_die(function, argument, reason):
+    with pytest.raises(ProcessError, match=reason):
+        run_apart(function, argument, timeout_s=3)
+
+
+def test_a_measurement_returns_from_its_process():
+    assert run_apart(abs, -7) == 7
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ our decoder in FFCV's Loader, which repeats the 500 images to fill batches of 51
 our own Loader are the same.
 """
 
+import gc
 import threading
 from pathlib import Path
 from time import perf_counter
@@ -91,10 +92,12 @@ def measure_memory(contender: Contender) -> dict[str, Any]:
     # Enough to fill all buffers that the loader has.
     epoch = getattr(peers, contender.loader)(contender, 6 * MEMORY_BATCH_SIZE)
     with _PeakMemory() as peak:
-        used_by_epoch = [
-            max(anonymous_bytes() for _ in epoch(MEMORY_RESOLUTION))
-            for _ in range(NUM_MEMORY_EPOCHS)
-        ]
+        used_by_epoch = []
+        for _ in range(NUM_MEMORY_EPOCHS):
+            used_by_epoch.append(max(anonymous_bytes() for _ in epoch(MEMORY_RESOLUTION)))
+            # Compiling leaves cycles that hold the first epoch's buffers until Python looks for
+            # them: stock's would then count twice, for how long is chance.
+            gc.collect()
     above_idle = [round((used - idle) / 1e9, 3) for used in used_by_epoch]
     return {
         "anonymous_gb": max(above_idle),

@@ -82,6 +82,7 @@ def decode_ours(data: bytes, box: Box, resolution: int) -> Pixels:
         jobs.ctypes.data,
         FILTERS["area"],
         resolution,
+        resolution,
         image.ctypes.data,
         status.ctypes.data,
     )

@@ -1,6 +1,7 @@
 """Commands beside the two scripts: `python -m ffvit COMMAND`, see `--help`."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,13 @@ def main(argv: Sequence[str]) -> None:
     sample.add_argument("folder", type=Path, metavar="DIR", help="folder to write to")
     sample.add_argument("--seed", type=int, default=0, help="seed of the images [0]")
 
+    repack = commands.add_parser("repack", help="add restart markers to a beton's JPEGs, lossless")
+    repack.add_argument("old", type=Path, metavar="OLD.beton", help="beton to read")
+    repack.add_argument("new", type=Path, metavar="NEW.beton", help="beton to write")
+    repack.add_argument(
+        "--restart_interval", type=int, default=4, help="MCUs between restart markers [4]"
+    )
+
     options = parser.parse_args(argv)
     # Imports wait until a command needs them: a report needs neither torch nor ffcv.
     with one_line_errors():
@@ -34,6 +42,10 @@ def main(argv: Sequence[str]) -> None:
             default = options.runs[0] if len(options.runs) == 1 else Path("report")
             path = write_report(options.runs, options.out or default)
             sys.stdout.write(f"{path}\n")
+        elif options.command == "repack":
+            from ffvit.data.repack import repack_beton  # noqa: PLC0415
+
+            repack_beton(options.old, options.new, options.restart_interval)
         else:
             from ffvit.data.sample import write_sample  # noqa: PLC0415
 
@@ -41,4 +53,9 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    # A batch system's SIGTERM takes the same way out as Ctrl-C, so that no half-written file stays.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        main(sys.argv[1:])
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)

@@ -43,6 +43,7 @@ missing_packages() {
     have pkg-config || missing+=(pkg-config)
     pkg-config --exists opencv4 2>/dev/null || missing+=(libopencv-dev)
     pkg-config --exists libturbojpeg 2>/dev/null || missing+=(libturbojpeg0-dev)
+    pkg-config --exists libjpeg 2>/dev/null || missing+=(libjpeg-dev) # a name that Debian and Ubuntu share
     if have "$PYTHON"; then
         version=$("$PYTHON" -c 'import sys; print("python{}.{}".format(*sys.version_info))')
         headers=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("include"))')
@@ -179,7 +180,7 @@ create_venv() {
 # Lets libraries outside the system's folders (.prefix, conda, modules) be found when Python runs.
 set_linker_flags() {
     local folder
-    for folder in $(pkg-config --libs-only-L opencv4 libturbojpeg 2>/dev/null); do
+    for folder in $(pkg-config --libs-only-L opencv4 libturbojpeg libjpeg 2>/dev/null); do
         libraries+=("${folder#-L}")
     done
     # An old-style RPATH also holds for the libraries' own libraries, a RUNPATH does not.
@@ -197,7 +198,7 @@ set_up_python() {
     versions=$("$PYTHON" --version && pkg-config --modversion opencv4 libturbojpeg)
     sources=$(sha256sum pyproject.toml "$CONSTRAINTS" scripts/setup.sh "${KERNEL_SOURCES[@]}")
     system_key=$(key_of "$versions" "$LDFLAGS")
-    project_key=$(key_of "$system_key" "$sources")
+    project_key=$(key_of "$system_key" "$(pkg-config --modversion libjpeg)" "$sources")
 
     # Not from pip's cache: a build against another OpenCV would not load.
     if ! is_done ffcv "$system_key" && doing "compile ffcv"; then

@@ -90,7 +90,7 @@ def test_root_installs_what_is_missing_with_apt(machine: Machine) -> None:
     machine.install("id", "echo 0")
     result = machine.run("setup.sh", "--dry-run")
     assert result.returncode == 0
-    packages = "g++ pkg-config libopencv-dev libturbojpeg0-dev python3.11-dev"
+    packages = "g++ pkg-config libopencv-dev libturbojpeg0-dev libjpeg-dev python3.11-dev"
     assert f"setup: apt-get install {packages}\n" in result.stderr
 
 
@@ -172,6 +172,17 @@ def test_ffcv_is_compiled_again_for_another_opencv(machine: Machine) -> None:
     machine.install("pkg-config", '[ "$1" != --modversion ] || echo 4.10.0')
     machine.run("setup.sh", "run")
     assert any(line.endswith("ffcv==1.0.2") for line in machine.take_log())
+
+
+def test_another_libjpeg_compiles_the_kernel_and_not_ffcv(machine: Machine) -> None:
+    machine.install_packages()
+    machine.run("setup.sh", "run")
+    machine.take_log()
+    versions = 'case $* in "--modversion libjpeg") echo 3.0.1 ;; --modv*) echo 4.6.0 ;; esac'
+    machine.install("pkg-config", versions)
+    machine.run("setup.sh", "run")
+    (install,) = [line for line in machine.take_log() if " install " in line]
+    assert install.endswith("--editable .")
 
 
 def test_tools_for_tests_come_only_when_asked_for(machine: Machine) -> None:

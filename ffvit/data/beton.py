@@ -40,7 +40,8 @@ __all__ = [
 FIELDS = {"image": RGBImageField, "label": IntField}
 
 _METADATA_TYPE = get_metadata_type([RGBImageField(), IntField()])
-_JPG, _RAW = 0, 1
+# How an image is stored.
+JPG, RAW = 0, 1
 _ADVICE = "write it again with write_imagenet.py."
 
 
@@ -66,8 +67,17 @@ class BetonInfo:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Tables:
-    """A beton's records, checked; sizes[i] is the number of bytes of image i."""
+class Tables:
+    """A beton's records, checked; sizes[i] is the number of bytes of image i.
+
+    Attributes:
+        modes: (num_samples,), JPG or RAW.
+        heights: (num_samples,), pixels.
+        widths: (num_samples,), pixels.
+        pointers: (num_samples,), where in the file each image begins.
+        sizes: (num_samples,), bytes of each image.
+        labels: (num_samples,).
+    """
 
     modes: npt.NDArray[np.uint8]
     heights: npt.NDArray[np.uint16]
@@ -86,7 +96,7 @@ def open_beton(path: str | os.PathLike[str]) -> BetonInfo:
             records that point outside the file, or a manifest that does not belong to it.
     """
     path = Path(path)
-    tables = _read_tables(path)
+    tables = read_tables(path)
     if tables.labels.min() < 0:
         sample = int(np.argmax(tables.labels < 0))
         raise BetonError(
@@ -119,7 +129,7 @@ def check_labels(path: str | os.PathLike[str], num_classes: int) -> None:
         BetonError: Not a whole beton, or a label outside [0, num_classes); names the first such
         sample.
     """
-    labels = _read_tables(Path(path)).labels
+    labels = read_tables(Path(path)).labels
     outside = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if len(outside):
         raise BetonError(
@@ -157,18 +167,23 @@ def read_sample(
     Raises:
         BetonError: Not a whole beton.
     """
-    tables = _read_tables(Path(path))
+    tables = read_tables(Path(path))
     with Path(path).open("rb") as file:
         file.seek(int(tables.pointers[index]))
         data = file.read(int(tables.sizes[index]))
     label = int(tables.labels[index])
-    if tables.modes[index] == _JPG:
+    if tables.modes[index] == JPG:
         return data, label
     shape = int(tables.heights[index]), int(tables.widths[index]), 3
     return np.frombuffer(data, dtype=np.uint8).reshape(shape), label
 
 
-def _read_tables(path: Path) -> _Tables:
+def read_tables(path: Path) -> Tables:
+    """Read and check everything in a beton but its images and its manifest.
+
+    Raises:
+        BetonError: As for `open_beton`; negative labels pass.
+    """
     try:
         size = path.stat().st_size
         if path.is_dir():
@@ -245,7 +260,7 @@ def _read_records(
 
 def _check_records(
     path: Path, records: npt.NDArray[Any], table: npt.NDArray[Any], data_end: int
-) -> _Tables:
+) -> Tables:
     """Match records and allocation table, and check every pointer and size."""
     images = records["f0"]
     table = table[np.argsort(table["ptr"], kind="stable")]
@@ -264,8 +279,8 @@ def _check_records(
         raise BetonError(f"{path}: its tables point at the wrong bytes; it is damaged; {_ADVICE}")
     sizes = sizes[places]
     num_pixels = images["height"].astype(np.uint64) * images["width"]
-    is_raw = images["mode"] == _RAW
-    sound = (num_pixels > 0) & (images["mode"] <= _RAW) & (~is_raw | (sizes == 3 * num_pixels))
+    is_raw = images["mode"] == RAW
+    sound = (num_pixels > 0) & (images["mode"] <= RAW) & (~is_raw | (sizes == 3 * num_pixels))
     if not sound.all():
         sample = int(np.argmin(sound))
         image = images[sample]
@@ -273,7 +288,7 @@ def _check_records(
             f"{path}: sample {sample} claims mode {image['mode']} and {image['width']} x "
             f"{image['height']} pixels in {sizes[sample]} bytes; it is damaged; {_ADVICE}"
         )
-    return _Tables(
+    return Tables(
         modes=images["mode"],
         heights=images["height"],
         widths=images["width"],

@@ -2,7 +2,7 @@
 
 What ffcv's own writer lacks: a worker that raises or dies ends the write at once, with the name of
 its image, and results arrive in the order asked for, so that the file does not depend on the number
-of workers.
+of workers. Images are handed over in shared memory (slots.py), as a pipe copies them four times.
 """
 
 import collections
@@ -18,9 +18,11 @@ from collections.abc import Generator, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
+from typing import cast
 
 from ffvit.config import WriteSection
 from ffvit.data.images import StoredImage, encode_image
+from ffvit.data.slots import SLOT_BYTES, Slots
 from ffvit.data.sources import Indices, Source
 from ffvit.errors import SourceError, UserError
 
@@ -31,13 +33,18 @@ RUN_AHEAD = 4 * CHUNK
 STOP_TIMEOUT_S = 5
 
 
+# An image, and the number of its bytes where these lie in its slot.
+_Answer = tuple[StoredImage, int | None]
+
+
 @dataclasses.dataclass
 class _Worker:
-    """A worker process, our end of its pipe, and the positions it still has to answer."""
+    """A worker process, our end of its pipe, and the chunks of positions it has to answer."""
 
+    number: int
     process: BaseProcess
     connection: Connection
-    pending: collections.deque[int]
+    pending: collections.deque[range]
 
 
 def encode_in_order(
@@ -62,18 +69,23 @@ def encode_in_order(
             forkserver work, too.
 
     Yields:
-        One image for each entry of `order`, in that order.
+        One image for each entry of `order`, in that order. Its data may be overwritten when the
+        next one is asked for.
 
     Raises:
         SourceError: An image cannot be read or encoded, or its worker died; names the image.
     """
     context = multiprocessing.get_context(start_method)
     workers: list[_Worker] = []
+    num_workers = min(num_workers, -(-len(order) // CHUNK))
+    num_slots = RUN_AHEAD * num_workers
+    slots = Slots(num_slots, num_workers, is_inherited=start_method == "fork")
     try:
         with _deferred_signals():
-            for _ in range(min(num_workers, -(-len(order) // CHUNK))):
-                workers.append(_start(context, source, section))  # noqa: PERF401 - for `finally`
-        yield from _collect(workers, source, order)
+            for number in range(num_workers):
+                worker = _start(context, number, source, section, slots)
+                workers.append(worker)
+        yield from _collect(workers, source, order, slots, num_slots)
     finally:
         for worker in workers:
             worker.process.kill()  # it holds nothing that would need a goodbye
@@ -107,93 +119,124 @@ def _deferred_signals() -> Iterator[None]:
         signal.raise_signal(number)
 
 
-def _start(context: BaseContext, source: Source, section: WriteSection) -> _Worker:
+def _start(
+    context: BaseContext, number: int, source: Source, section: WriteSection, slots: Slots
+) -> _Worker:
     ours, theirs = context.Pipe()
     # A forked worker has our end, too; unless it closes it, its pipe would outlive this process.
     inherited = ours if context.get_start_method() == "fork" else None
-    arguments = (theirs, inherited, source, section)
+    arguments = (theirs, inherited, number, source, section, slots)
     process = context.Process(target=_work, args=arguments, daemon=True)  # type: ignore[attr-defined]
     with warnings.catch_warnings():
         # Python 3.12 warns of fork beside threads, see `start_method`.
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
         process.start()
     theirs.close()  # ours alone: its death is then the end of the pipe
-    return _Worker(process, ours, collections.deque())
+    return _Worker(number, process, ours, collections.deque())
 
 
-def _collect(workers: Sequence[_Worker], source: Source, order: Indices) -> Iterator[StoredImage]:
+def _collect(
+    workers: Sequence[_Worker], source: Source, order: Indices, slots: Slots, num_slots: int
+) -> Iterator[StoredImage]:
     """Hand out chunks, gather the answers, and put them in order."""
     by_connection = {worker.connection: worker for worker in workers}
-    answers: dict[int, StoredImage] = {}
+    answers: dict[int, _Answer] = {}
     handed_out = 0
     for position in range(len(order)):
         while position not in answers:
-            limit = min(len(order), position + RUN_AHEAD * len(workers))
+            # Whoever asks for this image has taken over the ones before: their slots are free.
+            limit = min(len(order), position + num_slots)
             for worker in workers:
-                if len(worker.pending) <= CHUNK and handed_out < limit:
+                if len(worker.pending) <= 1 and handed_out < limit:
                     chunk = range(handed_out, min(handed_out + CHUNK, limit))
                     handed_out = chunk.stop
-                    worker.pending.extend(chunk)
-                    _send(worker, [int(order[p]) for p in chunk], source, order)
+                    worker.pending.append(chunk)
+                    tasks = [(int(order[p]), p % num_slots) for p in chunk]
+                    _send(worker, tasks, source, slots)
             for connection in wait(list(by_connection)):
                 worker = by_connection[connection]  # type: ignore[index]
-                answer = _receive(worker, source, order)
-                answers[worker.pending.popleft()] = answer
-        yield answers.pop(position)
+                received = _receive(worker, source, slots)
+                answers.update(zip(worker.pending.popleft(), received, strict=True))
+        image, num_bytes = answers.pop(position)
+        if num_bytes is not None:
+            data = slots.get(position % num_slots, num_bytes)
+            image = dataclasses.replace(image, data=data)
+        yield image
 
 
-def _send(worker: _Worker, chunk: list[int], source: Source, order: Indices) -> None:
+def _send(worker: _Worker, tasks: list[tuple[int, int]], source: Source, slots: Slots) -> None:
     try:
-        worker.connection.send(chunk)
+        worker.connection.send(tasks)
     except OSError:
-        raise _death(worker, source, order) from None
+        raise _death(worker, source, slots) from None
 
 
-def _receive(worker: _Worker, source: Source, order: Indices) -> StoredImage:
+def _receive(worker: _Worker, source: Source, slots: Slots) -> list[_Answer]:
     try:
-        answer = worker.connection.recv()
+        answers = worker.connection.recv()
     except (EOFError, OSError):
-        raise _death(worker, source, order) from None
-    if isinstance(answer, UserError):
-        raise answer
-    if isinstance(answer, str):
-        raise RuntimeError(f"{source.name(int(order[worker.pending[0]]))}: {answer}")  # noqa: TRY004 - a bug's traceback
-    assert isinstance(answer, StoredImage)
-    return answer
+        raise _death(worker, source, slots) from None
+    if isinstance(answers, UserError):
+        raise answers
+    if isinstance(answers, str):
+        raise RuntimeError(f"{_name_in_hand(worker, source, slots)}: {answers}")  # noqa: TRY004 - a bug's traceback
+    return cast("list[_Answer]", answers)
 
 
-def _death(worker: _Worker, source: Source, order: Indices) -> SourceError:
+def _death(worker: _Worker, source: Source, slots: Slots) -> SourceError:
     """Say which image a dead worker had in hand."""
     worker.process.join(STOP_TIMEOUT_S)
     code = worker.process.exitcode or 0
     cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-    name = source.name(int(order[worker.pending[0]])) if worker.pending else source.description
     return SourceError(
-        f"{name}: the process that encodes it died ({cause}); if memory ran out, use fewer "
-        "--num_workers."
+        f"{_name_in_hand(worker, source, slots)}: the process that encodes it died ({cause}); if "
+        "memory ran out, use fewer --num_workers."
     )
 
 
+def _name_in_hand(worker: _Worker, source: Source, slots: Slots) -> str:
+    index = int(slots.in_hand[worker.number])
+    return source.name(index) if index >= 0 else source.description
+
+
 def _work(
-    connection: Connection, inherited: Connection | None, source: Source, section: WriteSection
+    connection: Connection,
+    inherited: Connection | None,
+    number: int,
+    source: Source,
+    section: WriteSection,
+    slots: Slots,
 ) -> None:
-    """Answer chunks of indices with encoded images or errors until the pipe ends."""
+    """Answer chunks of (index, slot) with encoded images or an error until the pipe ends."""
     if inherited is not None:
         inherited.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    slots.in_hand[number] = -1
     try:
         while True:
-            for index in connection.recv():
-                connection.send(_encode(source, index, section))
+            connection.send(_encode_chunk(connection.recv(), number, source, section, slots))
     except (EOFError, OSError):
         return  # the parent is gone
 
 
-def _encode(source: Source, index: int, section: WriteSection) -> StoredImage | UserError | str:
+def _encode_chunk(
+    tasks: list[tuple[int, int]], number: int, source: Source, section: WriteSection, slots: Slots
+) -> list[_Answer] | UserError | str:
+    """Encode images and put them into their slots, those that fit."""
+    answers: list[_Answer] = []
     try:
-        return encode_image(source.read(index), source.name(index), section)
+        for index, slot in tasks:
+            slots.in_hand[number] = index
+            image = encode_image(source.read(index), source.name(index), section)
+            num_bytes = None
+            if len(image.data) <= SLOT_BYTES:
+                slots.put(slot, image.data)
+                num_bytes = len(image.data)
+                image = dataclasses.replace(image, data=b"")
+            answers.append((image, num_bytes))
     except UserError as error:
         return error
     except Exception:  # noqa: BLE001 - passed on to the parent, which raises it
         return traceback.format_exc()
+    return answers

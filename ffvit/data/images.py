@@ -1,7 +1,8 @@
 """One source image, as the beton will hold it: upright, RGB, small enough, and encoded.
 
-Pillow decodes (libjpeg-turbo with its accurate DCT). Embedded colour profiles are not applied, as
-in all common ImageNet pipelines.
+Ordinary JPEGs, nearly all of ImageNet, are kept or encoded anew by the kernel (transcode.py);
+Pillow decodes everything else (libjpeg-turbo with its accurate DCT). Embedded colour profiles are
+not applied, as in all common ImageNet pipelines.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ from ffvit.config import WriteSection
 from ffvit.errors import SourceError
 from ffvit.jpeg.decoders import decode_status
 from ffvit.jpeg.header import JpegHeader, read_header
+from ffvit.jpeg.transcode import shrink_jpeg, shrink_pixels
 
 # Formats that hold photographs (MPO, several JPEGs in a row, counts as JPEG). Pillow's others
 # include one that starts a program (EPS).
@@ -42,7 +44,7 @@ class StoredImage:
         is_original: `data` is the source's own file, byte by byte.
     """
 
-    data: bytes
+    data: bytes | memoryview
     height: int
     width: int
     is_jpeg: bool
@@ -60,13 +62,13 @@ def encode_image(data: bytes, name: str, section: WriteSection) -> StoredImage:
     Raises:
         SourceError: It cannot be decoded completely, or has a pixel format without a defined range.
     """
+    if section.mode != "raw" and (stored := _from_ordinary_jpeg(data, section)):
+        return stored
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # remarks on harmless metadata
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-                if section.mode == "passthrough" and _may_stay(opened, data, section):
-                    return _stored_jpeg(data, is_original=True)
                 image = _shrink(_to_rgb(opened), section)
         except SourceError as error:
             raise SourceError(f"{name}: {error}") from None
@@ -87,23 +89,49 @@ def encode_image(data: bytes, name: str, section: WriteSection) -> StoredImage:
         )
     if section.mode == "raw":
         return StoredImage(image.tobytes(), image.height, image.width, is_jpeg=False)
-    return _stored_jpeg(_encode_jpeg(image, section))
+    return StoredImage(_encode_jpeg(image, section), image.height, image.width, is_jpeg=True)
 
 
-def _may_stay(image: Image.Image, data: bytes, section: WriteSection) -> bool:
-    """Tell whether passthrough may keep the file: small, upright, and an ordinary baseline JPEG.
+def _from_ordinary_jpeg(data: bytes, section: WriteSection) -> StoredImage | None:
+    """Keep a file, where passthrough may, or encode it anew without a detour over pixels.
 
-    And one that the loader's decoder takes without complaint: it is stricter than Pillow, which
-    reads over stray bytes. What it refuses is encoded anew.
+    Returns:
+        None: it is no ordinary JPEG, is turned, or libjpeg-turbo complains about it. Pillow reads
+        over stray bytes, and says what is wrong with the rest.
     """
-    if image.format != "JPEG" or _target_size(image.size, section) != image.size:
-        return False
     try:
         header = read_header(data)
     except ValueError:
+        return None
+    size = header.height, header.width
+    if not _is_plain(header) or size[0] * size[1] > (Image.MAX_IMAGE_PIXELS or 0):
+        return None
+    if header.has_app1 and not _is_upright(data):
+        return None
+    new_size = _target_size(size, section)
+    if section.mode == "passthrough" and new_size == size and _decodes(data, size):
+        return StoredImage(data, *size, is_jpeg=True, is_original=True)
+    if section.chroma != "420":
+        return None
+    try:
+        data = shrink_jpeg(data, size, new_size, section.jpeg_quality, section.restart_interval)
+    except ValueError:
+        return None
+    return StoredImage(data, *new_size, is_jpeg=True)
+
+
+def _is_upright(data: bytes) -> bool:
+    """Ask Pillow, which knows EXIF and XMP, whether a JPEG is to be turned."""
+    try:
+        with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+            return bool(image.getexif().get(_ORIENTATION_TAG, _UPRIGHT) == _UPRIGHT)
+    except Exception:  # noqa: BLE001 - on damaged files Pillow raises nearly anything
         return False
-    is_upright = image.getexif().get(_ORIENTATION_TAG, _UPRIGHT) == _UPRIGHT
-    return _is_plain(header) and is_upright and decode_status(data, image.height, image.width) == 0
+
+
+def _decodes(data: bytes, size: tuple[int, int]) -> bool:
+    """Tell whether the loader's decoder takes a file without complaint."""
+    return decode_status(data, *size) == 0
 
 
 def _is_plain(header: JpegHeader) -> bool:
@@ -134,7 +162,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _target_size(size: tuple[int, int], section: WriteSection) -> tuple[int, int]:
-    """Shrink (width, height) until neither limit is exceeded, keeping the shape."""
+    """Shrink (height, width) until neither limit is exceeded, keeping the shape."""
     scale = 1.0
     if section.max_side:
         scale = min(scale, section.max_side / max(size))
@@ -146,12 +174,16 @@ def _target_size(size: tuple[int, int], section: WriteSection) -> tuple[int, int
 def _shrink(image: Image.Image, section: WriteSection) -> Image.Image:
     """Shrink by exact area coverage.
 
-    The box filter is what stock ffcv uses (INTER_AREA), so published recipes meet the images they
-    were tuned on. It cannot ring, which would cost JPEG bits, and a later area resize to the
-    training resolution is nearly the same as a single one.
+    It is what stock ffcv uses (INTER_AREA), so published recipes meet the images they were tuned
+    on. It cannot ring, which would cost JPEG bits, and a later area resize to the training
+    resolution is nearly the same as a single one. Pillow's box filter is not that: it takes or
+    leaves whole pixels.
     """
-    size = _target_size(image.size, section)
-    return image if size == image.size else image.resize(size, Image.Resampling.BOX)
+    size = image.height, image.width
+    new_size = _target_size(size, section)
+    if new_size == size:
+        return image
+    return Image.fromarray(shrink_pixels(np.asarray(image), new_size))
 
 
 def _encode_jpeg(image: Image.Image, section: WriteSection) -> bytes:
@@ -167,9 +199,3 @@ def _encode_jpeg(image: Image.Image, section: WriteSection) -> bytes:
         restart_marker_blocks=section.restart_interval,
     )
     return buffer.getvalue()
-
-
-def _stored_jpeg(data: bytes, is_original: bool = False) -> StoredImage:
-    """Take width and height from the file itself, so that they cannot disagree."""
-    header = read_header(data)
-    return StoredImage(data, header.height, header.width, is_jpeg=True, is_original=is_original)

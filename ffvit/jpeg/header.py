@@ -12,7 +12,7 @@ _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _START_OF_SCAN = 0xDA
 _END_OF_IMAGE = 0xD9
 _RESTART_INTERVAL = 0xDD
-_APP0, _APP14 = 0xE0, 0xEE
+_APP0, _APP1, _APP14 = 0xE0, 0xE1, 0xEE
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD8)})
 
 
@@ -30,6 +30,7 @@ class JpegHeader:
         is_ycbcr: Three components that are to be read as YCbCr, by libjpeg's rules.
         sampling: (horizontal, vertical) sampling factors of each component.
         restart_interval: MCUs between restart markers; 0: none.
+        has_app1: EXIF or XMP is there, which may say that the image is to be turned.
     """
 
     width: int
@@ -41,6 +42,7 @@ class JpegHeader:
     is_ycbcr: bool
     sampling: tuple[tuple[int, int], ...]
     restart_interval: int
+    has_app1: bool
 
 
 def read_header(data: bytes) -> JpegHeader:
@@ -57,7 +59,7 @@ def read_header(data: bytes) -> JpegHeader:
     if data[:2] != _START_OF_IMAGE:
         raise ValueError("expected a JPEG start marker")
     frame_marker, frame, restart_interval = 0, b"", 0
-    has_jfif, adobe_transform = False, None
+    has_jfif, adobe_transform, has_app1 = False, None, False
     position = 2
     while True:
         marker, segment, position = _next_segment(data, position)
@@ -71,6 +73,8 @@ def read_header(data: bytes) -> JpegHeader:
             restart_interval = int.from_bytes(segment, "big")
         elif marker == _APP0 and segment[:5] == b"JFIF\0":
             has_jfif = True
+        elif marker == _APP1:
+            has_app1 = True
         elif marker == _APP14 and segment[:5] == b"Adobe" and len(segment) >= 12:
             adobe_transform = segment[11]
         elif marker == _END_OF_IMAGE:
@@ -88,6 +92,7 @@ def read_header(data: bytes) -> JpegHeader:
         is_ycbcr=_is_ycbcr(ids, has_jfif, adobe_transform),
         sampling=sampling,
         restart_interval=restart_interval,
+        has_app1=has_app1,
     )
 
 

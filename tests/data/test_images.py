@@ -108,6 +108,47 @@ def test_jpeg_options_are_honoured(chroma, luma):
     assert np.abs(np.asarray(opened).astype(int) - np.asarray(gradient(60, 90))).mean() < 6
 
 
+@pytest.mark.parametrize("chroma", ["420", "422", "444"])
+def test_chroma_of_jpeg_sources_is_honoured(chroma):
+    section = WriteSection(chroma=chroma, max_side=50)
+    stored = encode_image(encode(gradient(60, 90), subsampling="4:4:4"), "image", section)
+    assert read_header(stored.data).sampling[0] == {"420": (2, 2), "422": (2, 1)}.get(
+        chroma, (1, 1)
+    )
+    assert (stored.height, stored.width) == (33, 50)
+
+
+@pytest.mark.parametrize("mode", ["jpg", "passthrough"])
+@pytest.mark.parametrize("kind", ["exif", "xmp"])
+def test_turned_jpeg_is_turned(mode, kind):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><d tiff:Orientation="6"/></x:xmpmeta>'
+    data = encode(
+        gradient(23, 31), quality=95, **({"exif": exif} if kind == "exif" else {"xmp": xmp})
+    )
+    stored = encode_image(data, "image", WriteSection(mode=mode, jpeg_quality=95))
+    assert (stored.height, stored.width) == (31, 23)
+    expected = np.asarray(gradient(23, 31)).astype(int).transpose(1, 0, 2)[:, ::-1]
+    error = np.abs(np.asarray(Image.open(io.BytesIO(stored.data))) - expected).mean()
+    assert error < 8  # chroma halved twice; any other turn is beyond 40
+
+
+@pytest.mark.parametrize("mode", ["jpg", "raw"])
+def test_shrinking_covers_areas_exactly_where_sizes_do_not_divide(mode):
+    """A stripe of one pixel in three keeps its mean brightness in every place."""
+    pixels = np.zeros((31, 96, 3), np.uint8)
+    pixels[:, ::3] = 240
+    data = encode(Image.fromarray(pixels), quality=100, subsampling="4:4:4")
+    stored = encode_image(data, "image", WriteSection(mode=mode, max_side=32, jpeg_quality=100))
+    if mode == "raw":
+        result = np.frombuffer(stored.data, np.uint8).reshape(stored.height, stored.width, 3)
+    else:
+        result = np.asarray(Image.open(io.BytesIO(stored.data)))
+    assert result.shape == (10, 32, 3)
+    assert np.abs(result.astype(int) - 80).max() <= 4
+
+
 def test_jpeg_has_the_standard_huffman_tables():
     section = WriteSection(restart_interval=0, jpeg_quality=75)
     stored = encode_image(encode(gradient(60, 90), "PNG"), "image", section)

@@ -276,7 +276,7 @@ def test_file_in_the_place_of_the_folder_is_one_error(tmp_path):
 
 
 def test_image_larger_than_a_page_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("ffvit.data.writer._PAGE_BYTES", 2 << 20)
+    monkeypatch.setattr("ffvit.data.writer.PAGE_BYTES", 2 << 20)
     monkeypatch.setattr("ffvit.data.writer._LARGE_PAGE_BYTES", 2 << 20)
     source = make_source(2, size=(900, 900))
     with pytest.raises(BetonError, match="--max_side"):

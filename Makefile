@@ -2,7 +2,7 @@
 # On a machine with another Python:  make setup PYTHON=/path/to/python3.12
 
 BIN := .venv/bin
-KERNEL := $(wildcard $(foreach folder,ffvit/jpeg tests/jpeg/cross tests/fuzz tests/sanitize,$(folder)/*.cpp $(folder)/*.h))
+KERNEL := $(wildcard $(foreach folder,ffvit/jpeg tests/jpeg/cross tests/fuzz tests/sanitize benchmarks,$(folder)/*.cpp $(folder)/*.h))
 SCRIPTS := scripts/*.sh .ci/run
 
 .DEFAULT_GOAL := help

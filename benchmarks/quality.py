@@ -46,7 +46,7 @@ def measure(num_images: int) -> dict[str, Any]:
     results: dict[str, Any] = {"num_images": len(images)}
     for resolution in RESOLUTIONS:
         rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        for index, data, box in _boxes(images, resolution):
+        for index, data, box in random_boxes(images, resolution):
             crop = _decode_whole(data)[box[0] : box[0] + box[2], box[1] : box[1] + box[3]]
             outputs = {name: decode(data, box, resolution) for name, decode in decoders.items()}
             place = {"image": index, "box": box, "kind": _kind(box, resolution)}
@@ -162,7 +162,7 @@ def _decode_whole(data: bytes) -> Pixels:
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
-def _boxes(images: list[bytes], resolution: int) -> Iterator[tuple[int, bytes, Box]]:
+def random_boxes(images: list[bytes], resolution: int) -> Iterator[tuple[int, bytes, Box]]:
     """Draw a training crop of each image, another one at each resolution."""
     for index, data in enumerate(images):
         header = read_header(data)

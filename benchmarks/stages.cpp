@@ -2,12 +2,12 @@
 //
 //   stages JOBS ROUNDS     JOBS is written by stages.py, which also says what the output means.
 //
-// Prints one line for each round: microseconds per image of each variant, in the order of kVariants.
-#include <ctime>
-
+// Prints one line for each round: microseconds per image of each variant, in the order of
+// kVariants.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <vector>
 
 #include "baseline.h"
@@ -20,6 +20,7 @@ namespace {
 using namespace ffvit;
 
 void no_samples(const int16_t*, const int16_t*, const int16_t*, int16_t*, int16_t*) {}
+void no_clipping(int16_t*, int, int, int16_t*) {}
 void no_stripe(const int16_t*, int64_t, int64_t, const Taps&, bool, int64_t, int16_t* const*) {}
 void no_row(const WeightedRows*, bool, int64_t, uint8_t*) {}
 
@@ -65,6 +66,7 @@ class Bench {
     for (int v = kNoFinishing; v <= kNoSamples; ++v) targets_[v].finish_row = no_row;
     for (int v = kNoResizing; v <= kNoSamples; ++v) targets_[v].resize_stripe = no_stripe;
     targets_[kNoSamples].blocks_to_samples = no_samples;
+    targets_[kNoSamples].clip_colours = no_clipping;
     pixels_.resize(static_cast<size_t>(input_.resolution * input_.resolution * 3) *
                    input_.jobs.size());
   }
@@ -88,7 +90,8 @@ class Bench {
       Output output;
       output.flip = job.flip != 0;
       output.height = output.width = input_.resolution;
-      output.pixels = pixels_.data() + index * static_cast<size_t>(3 * output.height * output.width);
+      output.pixels =
+          pixels_.data() + index * static_cast<size_t>(3 * output.height * output.width);
       is_good = is_good && decoder_.decode(job, output, &resizer_);
     }
     if (is_good) return;

@@ -109,8 +109,8 @@ def _costs(result: Result) -> Iterator[Row]:
 
 
 def _writer(result: Result) -> Iterator[Row]:
-    """Read what writer.py measures: ratios to stock's writer by round, under these names."""
+    """Read what writer.py measures: ratios to stock's writer by round, of the whole write."""
     ratios = (result.get("writer") or {}).get("ratios", {})
-    for name, bound in (("re-encode", 1.5), ("passthrough", 8.0)):
+    for name, mode, bound in (("re-encode", "jpg", 1.5), ("passthrough", "passthrough", 8.0)):
         title = f"writer, 2 workers, {name}: ffvit / stock"
-        yield Row(title, bound, False, "x", list(ratios.get(name, [])))
+        yield Row(title, bound, False, "x", list(ratios.get(mode, {}).get("images_per_s", [])))

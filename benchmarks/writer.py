@@ -28,6 +28,8 @@ import numpy as np
 import PIL.features
 from PIL import Image
 
+from benchmarks.machine import describe_machine
+
 SUBJECTS = ("stock", "jpg", "passthrough")
 NUM_WORKERS = 2
 MAX_SIDE = 500
@@ -156,15 +158,6 @@ def measure(
     return {"num_workers": NUM_WORKERS, "repeats": repeats, "rates": rates, "ratios": ratios}
 
 
-def describe() -> dict[str, Any]:
-    """Say which machine and which versions."""
-    try:
-        from benchmarks.machine import describe_machine  # noqa: PLC0415
-    except ImportError:
-        return {"num_cpu_cores": multiprocessing.cpu_count()}
-    return dict(describe_machine())
-
-
 def table(result: dict[str, Any]) -> str:
     """Show medians and ranges of all rounds."""
     lines = ["| writer | images/s | steady images/s | images per CPU second | against stock |"]
@@ -205,7 +198,7 @@ def main(argv: Sequence[str]) -> None:
         "subject": f"writing betons with {NUM_WORKERS} workers, stock ffcv's writer against ours",
         "command": f"python -m benchmarks.writer {options.images.name} --rounds={options.rounds}",
         "date": time.strftime("%Y-%m-%d"),
-        "machine": describe(),
+        "machine": describe_machine(),
         "versions": {name: metadata.version(name) for name in ("ffcv", "ffvit", "numpy", "pillow")}
         | {"pillow_libjpeg_turbo": PIL.features.version("libjpeg_turbo")},
         **measure(options.rounds, options.images),

@@ -29,6 +29,7 @@ build() {
         vector_flags=()
         case $(basename "$source" .cpp) in
             module) continue ;; # Python's side
+            codec | transcode | shrink | area) continue ;; # the writer's side, which needs libjpeg
             "$own_target" | lanes_check) vector_flags=(${flags[@]+"${flags[@]}"}) ;;
             target | target_plain) ;;
             target_*) continue ;;

@@ -19,14 +19,14 @@ die() {
 # The newest clang that is there, whatever its suffix.
 clang=$(compgen -c clang++ | grep -E '^clang\+\+(-[0-9]+)?$' | sort -Vu | tail -1 || true)
 [ -n "$clang" ] || die "expected clang++, which this machine lacks: apt-get install clang"
-pkg-config --exists libturbojpeg 2>/dev/null ||
-    die "expected libjpeg-turbo and pkg-config: apt-get install libturbojpeg0-dev pkg-config"
+pkg-config --exists libturbojpeg libjpeg 2>/dev/null ||
+    die "expected libjpeg-turbo and pkg-config: apt-get install libturbojpeg0-dev libjpeg-dev pkg-config"
 version=$("$clang" -dumpversion | cut -d. -f1)
 
 mkdir -p "$FOLDER/corpus"
 flags=(-std=c++17 -O2 -g -Wall -Wextra -Werror -ffp-contract=off -Iffvit/jpeg)
 flags+=("-fsanitize=fuzzer,address,undefined" -fno-sanitize-recover=all -fno-omit-frame-pointer)
-read -ra turbojpeg <<<"$(pkg-config --cflags --libs libturbojpeg)"
+read -ra turbojpeg <<<"$(pkg-config --cflags --libs libturbojpeg libjpeg)"
 echo 'int main() { return 0; }' | "$clang" -x c++ -fsanitize=address - -o "$FOLDER/probe" 2>/dev/null ||
     die "expected clang's sanitizers and fuzzer: apt-get install libclang-rt-$version-dev" \
         "(or libclang-common-$version-dev)"

@@ -16,15 +16,15 @@ die() {
 }
 
 command -v g++ >/dev/null || die "expected g++, which this machine lacks: apt-get install g++"
-pkg-config --exists libturbojpeg 2>/dev/null ||
-    die "expected libjpeg-turbo and pkg-config: apt-get install libturbojpeg0-dev pkg-config"
+pkg-config --exists libturbojpeg libjpeg 2>/dev/null ||
+    die "expected libjpeg-turbo and pkg-config: apt-get install libturbojpeg0-dev libjpeg-dev pkg-config"
 libasan=$(g++ -print-file-name=libasan.so)
 version=$(g++ -dumpversion | cut -d. -f1)
 [ -e "$libasan" ] || die "expected g++'s sanitizers: apt-get install libgcc-$version-dev"
 
 # shellcheck source=scripts/kernel_objects.sh
 source scripts/kernel_objects.sh
-read -ra turbojpeg <<<"$(pkg-config --cflags --libs libturbojpeg)"
+read -ra turbojpeg <<<"$(pkg-config --cflags --libs libturbojpeg libjpeg)"
 flags=(-std=c++17 -g -Wall -Wextra -Werror -ffp-contract=off -fPIC -fno-omit-frame-pointer -Iffvit/jpeg)
 
 address=(-O2 "-fsanitize=address,undefined" -fno-sanitize-recover=all)

@@ -70,6 +70,20 @@ def test_the_inverse_dct_rounds_nearly_always_as_libjpeg_turbos(quality):
     assert difference.mean() <= 0.08
 
 
+def test_flat_colours_are_converted_as_by_libjpeg_turbo():
+    # One coefficient for each plane of a block, hence equal Y, Cb and Cr: what is left is the
+    # rounding of the conversion, also where colours lie outside of RGB.
+    rng = np.random.default_rng(0)
+    colours = rng.integers(0, 2, (24, 32, 3)) * 255
+    colours[12:] = rng.integers(0, 256, (12, 32, 3))
+    image = np.repeat(np.repeat(colours, 8, axis=0), 8, axis=1).astype(np.uint8)
+    for quality in (20, 100):
+        data = encode(image, "4:4:4", quality=quality)
+        difference = np.abs(decode_one(Job(data, 192, 256)) - pillow(data).astype(int))
+        assert difference.max() <= 1
+        assert difference.mean() <= 0.02
+
+
 def scan_of(data):
     """Say where the entropy data begin."""
     return data.index(b"\xff\xda") + 14

@@ -83,6 +83,15 @@ def test_a_table_may_serve_for_both_classes():
     assert pool.num_fallbacks == 0
 
 
+def test_each_plane_has_its_own_quantisation():
+    tables = [[step] * 64 for step in (3, 17, 40)]
+    data = encode(photograph(43, 59), qtables=tables)
+    pool = ThreadPool(1)
+    image = decode_one(Job(data, 43, 59), pool=pool)
+    assert pool.num_fallbacks == 0
+    assert np.abs(image - pillow(data).astype(int)).max() <= 4
+
+
 def code_lengths(data):
     """Read each Huffman table: {class and number: {symbol: length of its code}}."""
     tables, start = {}, 0

@@ -132,7 +132,7 @@ def test_what_a_pool_did_before_changes_nothing():
     boxes = [(3, 2, 47, 61), (3, 2, 47, 60), (3, 3, 47, 61), (5, 2, 47, 61)]
     samplings = itertools.cycle([*SAMPLINGS, "4:2:0"])
     kept = ThreadPool(1)
-    for box, output, filter_name in itertools.product(boxes, OUTPUTS, FILTERS):
+    for box, filter_name, output in itertools.product(boxes, FILTERS, OUTPUTS):
         data = encode(photograph(80, 80), next(samplings))
         job = Job(data, 80, 80, box)
         fresh = decode_one(job, *output, filter_name, ThreadPool(1))

@@ -98,6 +98,25 @@ def without_segment(data, marker):
     return data[:start] + data[start + 2 + length :]
 
 
+@pytest.mark.parametrize("num_bytes", [0, 1, 7, 40])
+def test_a_block_of_the_longest_codes_that_is_not_there_is_damage(num_bytes):
+    # Zeros are a DC difference of 0 in one bit, and AC values of 15 bits behind codes of 16: a
+    # block of 245 bytes, all but the first of them behind the end. For a sanitizer to see where it
+    # is looked for.
+    data = encode(np.zeros((16, 16, 3), dtype=np.uint8))
+    for _ in range(4):
+        data = without_segment(data, b"\xc4")
+    dc = bytes([1, *[0] * 15, 0])
+    ac = bytes([*[0] * 15, 1, 0x0F])
+    tables = b"\x00" + dc + b"\x01" + dc + b"\x10" + ac + b"\x11" + ac
+    segment = b"\xff\xc4" + (len(tables) + 2).to_bytes(2, "big") + tables
+    scan = data.index(b"\xff\xda")
+    data = data[:scan] + segment + data[scan : scan + 14] + bytes(num_bytes) + b"\xff\xd9"
+    images, statuses = decode([Job(data, 16, 16)], 8, 8)
+    assert statuses.tolist() == [-2]
+    assert not images.any()
+
+
 @pytest.mark.parametrize("marker", [b"\xdb", b"\xc4"], ids=["quantisation", "Huffman"])
 @pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=str)
 def test_tables_of_an_earlier_file_are_not_used(options, marker):

@@ -35,11 +35,12 @@ g++ "${flags[@]}" "${address[@]}" -shared "$FOLDER"/address/*.o "${turbojpeg[@]}
 
 # Python is not instrumented: what it leaves behind at exit is no leak of the kernel's. Big blocks
 # may fail as they do without a sanitizer, and fresh ones are not zero. Python takes each block from
-# malloc, as what lies behind a sample must not be another object of Python's.
+# malloc, as what lies behind a sample must not be another object of Python's; and pytest must not
+# swallow the reports, which do not go through Python.
 FFVIT_KERNEL=$FOLDER/kernel.so PYTHONPATH=tests/sanitize PYTHONMALLOC=malloc LD_PRELOAD="$libasan $(g++ -print-file-name=libstdc++.so.6)" \
     ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:max_malloc_fill_size=65536:malloc_fill_byte=205 \
     UBSAN_OPTIONS=print_stacktrace=1 \
-    .venv/bin/python -m pytest tests/jpeg -m "not gpu" -p other_kernel -p no:cacheprovider "$@"
+    .venv/bin/python -m pytest tests/jpeg -m "not gpu" --capture=sys -p other_kernel -p no:cacheprovider "$@"
 
 thread=(-O2 -fsanitize=thread)
 compile_kernel g++ "$FOLDER/thread" "${flags[@]}" "${thread[@]}"

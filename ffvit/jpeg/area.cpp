@@ -4,7 +4,7 @@
 
 namespace ffvit {
 
-Axis::Axis(int64_t length, int64_t source_step, int64_t new_length, int64_t target_step) {
+Coverage::Coverage(int64_t length, int64_t source_step, int64_t new_length, int64_t target_step) {
   const double scale = static_cast<double>(length) / static_cast<double>(new_length);
   const int64_t num_sources = (length + source_step - 1) / source_step;
   begin.push_back(0);
@@ -24,7 +24,7 @@ Axis::Axis(int64_t length, int64_t source_step, int64_t new_length, int64_t targ
   }
 }
 
-void shrink_area(const Samples& source, const Axis& rows, const Axis& columns,
+void shrink_area(const Samples& source, const Coverage& rows, const Coverage& columns,
                  const Samples& target) {
   const int64_t num_channels = source.num_channels;
   std::vector<float> sums(static_cast<size_t>(source.width * num_channels));

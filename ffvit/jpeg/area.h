@@ -10,9 +10,9 @@ namespace ffvit {
 //
 // Both grids cover the same length, `length` units here and `new_length` smaller-or-equal ones
 // there. A step is the units that one sample stands for; the last sample's may be cut off.
-class Axis {
+class Coverage {
  public:
-  Axis(int64_t length, int64_t source_step, int64_t new_length, int64_t target_step);
+  Coverage(int64_t length, int64_t source_step, int64_t new_length, int64_t target_step);
 
   int64_t num_targets() const { return static_cast<int64_t>(first.size()); }
 
@@ -30,7 +30,7 @@ struct Samples {
 };
 
 // Write rows.num_targets() x columns.num_targets() samples, target.width of them in a row.
-void shrink_area(const Samples& source, const Axis& rows, const Axis& columns,
+void shrink_area(const Samples& source, const Coverage& rows, const Coverage& columns,
                  const Samples& target);
 
 }  // namespace ffvit

@@ -107,7 +107,8 @@ class ThreadPool:
         self.address: int = _pool_create(num_threads, index)
         if self.address == 0:
             raise OSError(f"cannot start {num_threads} decoding threads")
-        weakref.finalize(self, _pool_destroy, self.address)
+        # Not at exit: a daemon thread of ffcv may still be decoding then.
+        weakref.finalize(self, _pool_destroy, self.address).atexit = False
 
     @property
     def num_fallbacks(self) -> int:

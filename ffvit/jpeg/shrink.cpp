@@ -162,8 +162,8 @@ void shrink_planes(int64_t new_height, int64_t new_width, Plane* planes) {
       if (is_full_size && source.row_step == 1 && source.column_step == 1) {
         halve(source, target);
       } else {
-        shrink_area(source.view(), Axis(height, source.row_step, new_height, step),
-                    Axis(width, source.column_step, new_width, step), target.view());
+        shrink_area(source.view(), Coverage(height, source.row_step, new_height, step),
+                    Coverage(width, source.column_step, new_width, step), target.view());
       }
       source = std::move(target);
     }
@@ -206,8 +206,8 @@ int64_t ffvit_shrink_pixels(const void* pixels, int64_t height, int64_t width, i
   // Only read, but `Samples` serve both ways.
   auto* source = static_cast<uint8_t*>(const_cast<void*>(pixels));
   try {
-    ffvit::shrink_area({source, 3 * width, width, 3}, ffvit::Axis(height, 1, new_height, 1),
-                       ffvit::Axis(width, 1, new_width, 1),
+    ffvit::shrink_area({source, 3 * width, width, 3}, ffvit::Coverage(height, 1, new_height, 1),
+                       ffvit::Coverage(width, 1, new_width, 1),
                        {static_cast<uint8_t*>(out), 3 * new_width, new_width, 3});
   } catch (const std::bad_alloc&) {
     return ffvit::kOutOfMemory;

@@ -74,7 +74,7 @@ def measure(num_rounds: int, is_quick: bool) -> dict[str, Any]:
         "batch_size": BATCH_SIZE,
         "machine": machine,
         "image_set": image_set | {"titles": {} if is_quick else betons.TITLES},
-        # Of other files: {"ratios": {"re-encode": [...], "passthrough": [...]}}, by round, and
+        # Of other files: {"ratios": {"jpg": {"images_per_s": [...]}, ...}}, by round, and
         # {stage: microseconds per image}. None where the file is not there.
         "writer": _measure_if_there("benchmarks.writer", num_rounds),
         "stages": _measure_if_there("benchmarks.stages", num_rounds),

@@ -64,8 +64,7 @@ def encode_in_order(
         section: How to encode.
         num_workers: Processes; at most as many as are of use.
         start_method: fork shares the source's index and the imported packages with the workers;
-        they
-            touch neither numba nor torch, so the threads of those do not matter. spawn and
+            they touch neither numba nor torch, so the threads of those do not matter. spawn and
             forkserver work, too.
 
     Yields:

@@ -45,8 +45,7 @@ def add_restart_markers(data: bytes, height: int, width: int, restart_interval: 
         restart_interval: MCUs between markers, 1 to 65,535.
 
     Raises:
-        ValueError: The file is damaged, or of another size;
-    says which.
+        ValueError: The file is damaged, or of another size; says which.
     """
     return _written(
         lambda out, capacity: _add_restart_markers(

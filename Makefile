@@ -6,7 +6,7 @@ KERNEL := $(wildcard $(foreach folder,ffvit/jpeg tests/jpeg/cross tests/fuzz tes
 SCRIPTS := scripts/*.sh .ci/run
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kernel quickstart fmt lint type test test-all check-aarch64 fuzz sanitize bench report clean
+.PHONY: help setup kernel quickstart fmt lint type test test-all test-faults check-aarch64 fuzz sanitize bench report clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -37,6 +37,9 @@ type: setup  ## check types
 
 test: lint type  ## lint, types and the tests that take seconds
 	$(BIN)/python -m pytest
+
+test-faults: kernel  ## kill workers and ranks, fill disks, damage files: docs/reliability.md, minutes
+	$(BIN)/python -m pytest -m fault
 
 test-all: lint type  ## all tests: the slow ones, those that need ../shared/data, those that need a GPU
 	$(BIN)/python -m pytest -m ""

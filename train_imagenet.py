@@ -14,7 +14,7 @@ from typing import Any
 
 from ffvit import schedules
 from ffvit.checkpoint import BEST, LATEST, load_latest, save_checkpoint
-from ffvit.config import TrainConfig, load_train_config, to_dict
+from ffvit.config import load_train_config, to_dict
 from ffvit.contact_sheet import contact_sheet
 from ffvit.data.augment import normalize
 from ffvit.data.beton import check_labels, check_same_classes
@@ -23,6 +23,7 @@ from ffvit.distributed import Ranks, join_ranks
 from ffvit.errors import one_line_errors
 from ffvit.models import check_resolutions, create_model
 from ffvit.optim import create_optimizer
+from ffvit.options import TrainConfig
 from ffvit.reports import write_report
 from ffvit.runlog import RunLog, describe_environment, describe_epoch, load_run
 from ffvit.trainer import Trainer, check_training, seed_torch

@@ -11,8 +11,9 @@ import sys
 import time
 from pathlib import Path
 
-from ffvit.config import WriteSection, load_write_config
+from ffvit.config import load_write_config
 from ffvit.errors import one_line_errors
+from ffvit.options import WriteSection
 
 
 def main() -> None:

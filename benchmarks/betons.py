@@ -15,11 +15,11 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.machine import REPOSITORY
-from ffvit.config import WriteSection
 from ffvit.data.beton import open_beton, read_sample
 from ffvit.data.sources import Source, open_sources
 from ffvit.data.writer import storage_order, write_beton
 from ffvit.errors import BetonError, SourceError
+from ffvit.options import WriteSection
 
 SAMPLE = Path("../shared/data/imagenet_sample.tar")
 FOLDER = Path("betons/bench")

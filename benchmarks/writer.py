@@ -68,10 +68,10 @@ def write_stock(paths: Sequence[Path], beton: Path) -> None:
 
 def write_ours(paths: Sequence[Path], beton: Path, mode: str) -> None:
     """Write with ours, every option at its default but the mode and the number of workers."""
-    from ffvit.config import WriteSection  # noqa: PLC0415
     from ffvit.data.sources import Source  # noqa: PLC0415
     from ffvit.data.sources.base import FileStore  # noqa: PLC0415
     from ffvit.data.writer import write_beton  # noqa: PLC0415
+    from ffvit.options import WriteSection  # noqa: PLC0415
 
     source = Source(
         store=FileStore(Path("/"), [str(path) for path in paths]),

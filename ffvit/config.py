@@ -1,9 +1,7 @@
-"""Every option of every command: one frozen dataclass per section, parsed by fastargs.
+"""Options from YAML files and the command line, parsed by fastargs into the sections of options.py.
 
-The dataclasses are the only declaration: name, type, default and a line of help. Precedence is
-defaults, then YAML files in their order, then the command line. Environment variables are not read.
-What does not exist or does not parse raises `ConfigError`; nothing is ignored. No meaning lives
-here: a section is checked by whoever reads it.
+Precedence is defaults, then YAML files in their order, then the command line. Environment variables
+are not read. What does not exist or does not parse raises `ConfigError`; nothing is ignored.
 """
 
 import dataclasses
@@ -21,159 +19,9 @@ from fastargs.exceptions import ValidationError
 from fastargs.validation import Checker
 
 from ffvit.errors import ConfigError
+from ffvit.options import TrainConfig, WriteSection
 
 SectionT = TypeVar("SectionT")
-
-
-def option(default: Any, help_text: str) -> Any:
-    """Declare one field of a section with the line of help that `--help` prints."""
-    return dataclasses.field(default=default, metadata={"help": help_text})
-
-
-@dataclasses.dataclass(frozen=True)
-class DataSection:
-    """Where the images are and how training crops are cut from them."""
-
-    train_path: str = option("betons/imagenet/train.beton", "beton with the training images")
-    val_path: str = option("betons/imagenet/val.beton", "beton with the validation images")
-    num_workers: int = option(
-        0, "decode threads per process; 0: this process's share of the CPU cores"
-    )
-    min_scale: float = option(0.08, "smallest training crop, as a fraction of the image's area")
-    flip: bool = option(True, "mirror half of the training images")
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelSection:
-    """Which network is trained."""
-
-    name: str = option("ff_base_patch16_224", "one of ours, or any timm model")
-    num_classes: int = option(0, "classes of the head; 0: as many as the training beton names")
-    image_size: int = option(
-        0, "side of the canonical token grid's image, pixels; 0: the model's own"
-    )
-    patch_size: int = option(0, "side of a patch, pixels; 0: the model's own")
-    embed_dim: int = option(0, "channels; 0: the model's own")
-    depth: int = option(0, "blocks; 0: the model's own")
-    drop_rate: float = option(0.0, "dropout probability")
-    drop_path_rate: float = option(
-        0.0, "stochastic depth of the last block; earlier blocks linearly less"
-    )
-    resampler: str = option(
-        "dct", "token grids other than the canonical: dct, area, bilinear, bicubic, nearest"
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class ResolutionSection:
-    """Progressive resizing: the side of the training images, by epoch."""
-
-    min_res: int = option(224, "first training resolution, pixels")
-    max_res: int = option(224, "last training resolution, pixels")
-    start_ramp: int = option(0, "epoch at which the resolution begins to grow")
-    end_ramp: int = option(0, "epoch from which on it is max_res")
-    multiple: int = option(16, "resolutions are rounded to multiples of this, pixels")
-
-
-@dataclasses.dataclass(frozen=True)
-class LrSection:
-    """The learning rate, per step."""
-
-    lr: float = option(1e-3, "peak learning rate at a global batch of base_batch_size")
-    base_batch_size: int = option(
-        0, "the batch lr is stated for, scaled linearly to the run's; 0: the run's own"
-    )
-    schedule: str = option("linear", "after the warm-up: linear or cosine to min_lr, or step")
-    warmup_epochs: float = option(0.0, "epochs of linear warm-up")
-    warmup_lr: float = option(0.0, "learning rate at step 0 of the warm-up, scaled like lr")
-    min_lr: float = option(0.0, "learning rate at the end of linear and cosine, scaled like lr")
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingSection:
-    """The optimization."""
-
-    epochs: int = option(88, "passes over the training images")
-    global_batch_size: int = option(1024, "images per optimizer update, over all processes")
-    accumulation_steps: int = option(1, "micro-batches per update and process")
-    optimizer: str = option("adamw", "adamw or sgd (Nesterov off)")
-    momentum: float = option(0.9, "momentum of sgd, beta1 of adamw")
-    weight_decay: float = option(
-        0.05, "decoupled for adamw; never on norms, biases, cls token and positions"
-    )
-    label_smoothing: float = option(0.0, "probability mass spread over all classes")
-    clip_grad: float = option(0.0, "largest gradient norm; 0: no clipping")
-    ema_decay: float = option(0.0, "decay of the averaged weights, per update; 0: none are kept")
-    mixed_precision: bool = option(True, "bf16 autocast on a GPU (a CPU always computes in fp32)")
-    compile: bool = option(False, "torch.compile, one graph per resolution")
-    seed: int = option(0, "seed of initialisation, order, crops and dropout")
-
-
-@dataclasses.dataclass(frozen=True)
-class ValidationSection:
-    """How a model is measured."""
-
-    batch_size: int = option(256, "images per process and step")
-    resolution: int = option(224, "side of the validation images, pixels")
-    ratio: float = option(
-        0.875, "side of the centre crop as a fraction of the image's shorter side"
-    )
-    filter: str = option("area", "resize filter: area (triangle where it enlarges) or bicubic")
-    flip_average: bool = option(False, "average the logits of the image and its mirror image")
-
-
-@dataclasses.dataclass(frozen=True)
-class RunSection:
-    """The run's folder and what is written into it."""
-
-    folder: str = option("", "run folder; empty: runs/<name of the config file>")
-    resume: str = option(
-        "auto", "auto: go on from the folder's latest checkpoint; never: refuse a used folder"
-    )
-    log_interval: int = option(50, "updates between two log lines, and between looks at the loss")
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """All that `train_imagenet.py` reads."""
-
-    data: DataSection = DataSection()
-    model: ModelSection = ModelSection()
-    resolution: ResolutionSection = ResolutionSection()
-    lr: LrSection = LrSection()
-    training: TrainingSection = TrainingSection()
-    validation: ValidationSection = ValidationSection()
-    run: RunSection = RunSection()
-
-
-@dataclasses.dataclass(frozen=True)
-class WriteSection:
-    """All that `write_imagenet.py` reads."""
-
-    data_dir: str = option("", "folder or archive with the source images; empty: $IMAGENET_DIR")
-    out_dir: str = option("betons/imagenet", "folder for train.beton and val.beton")
-    source: str = option("auto", "layout: auto, folders, imagenet, kaggle, shards, parquet, cifar")
-    split: str = option("all", "what to write: all, train or val")
-    val_labels: str = option(
-        "", "ground-truth file of a flat val folder: one label, or file name and label, per line"
-    )
-    val_fraction: float = option(
-        0.1, "share held out for val where the source has no val split; 0: none"
-    )
-    mode: str = option(
-        "jpg", "jpg: encode anew; raw: pixels; passthrough: keep small baseline JPEGs as they are"
-    )
-    max_side: int = option(500, "longer side is shrunk to this, pixels; 0: no limit")
-    short_side: int = option(0, "shorter side is shrunk to this, pixels; 0: no limit")
-    jpeg_quality: int = option(90, "JPEG quality, 1 to 100")
-    chroma: str = option("420", "chroma subsampling of encoded JPEGs: 420, 422 or 444")
-    restart_interval: int = option(4, "MCUs between restart markers; 0: none")
-    subset: int = option(
-        0, "write only so many images of each split, evenly over the classes; 0: all"
-    )
-    shuffle: bool = option(True, "store the images in a random order instead of by class")
-    seed: int = option(0, "seed of the shuffle, the subset and the held-out split")
-    num_workers: int = option(0, "encoding processes; 0: one per CPU core")
 
 
 class Strict(Checker):  # type: ignore[misc]

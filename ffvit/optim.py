@@ -11,8 +11,8 @@ from timm.layers.norm import RmsNorm, RmsNorm2d, SimpleNorm, SimpleNorm2d
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from ffvit.config import TrainingSection
 from ffvit.errors import ConfigError
+from ffvit.options import TrainingSection
 
 OPTIMIZERS = ("adamw", "sgd")
 

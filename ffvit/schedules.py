@@ -7,8 +7,8 @@ model can run a resolution is asked elsewhere.
 
 import math
 
-from ffvit.config import LrSection, ResolutionSection
 from ffvit.errors import ConfigError
+from ffvit.options import LrSection, ResolutionSection
 
 LR_SCHEDULES = ("linear", "cosine", "step")
 STEP_RATIO = 0.1

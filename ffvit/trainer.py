@@ -16,11 +16,11 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ffvit.config import TrainingSection
 from ffvit.distributed import Ranks
 from ffvit.errors import DivergenceError, check_option
 from ffvit.metrics import Evaluation
 from ffvit.models import set_resolution
+from ffvit.options import TrainingSection
 from ffvit.runlog import RunLog
 
 MICRO_BATCHES_AHEAD = 2

@@ -100,9 +100,9 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_betons(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Write the image folder into one beton per split: {"train": 64 images, "val": 24 images}."""
-    from ffvit.config import WriteSection  # noqa: PLC0415 - ffcv takes seconds to import
     from ffvit.data.sources import open_sources  # noqa: PLC0415
     from ffvit.data.writer import write_beton  # noqa: PLC0415
+    from ffvit.options import WriteSection  # noqa: PLC0415 - ffcv takes seconds to import
 
     folder = tmp_path_factory.mktemp("betons")
     section = WriteSection(data_dir=str(image_folder), num_workers=2)

@@ -7,16 +7,10 @@ import pytest
 import torch
 import yaml
 
-from ffvit.config import (
-    TrainConfig,
-    WriteSection,
-    load_train_config,
-    load_write_config,
-    option_names,
-    to_dict,
-)
+from ffvit.config import load_train_config, load_write_config, option_names, to_dict
 from ffvit.errors import ConfigError
 from ffvit.models import check_resolutions, create_model
+from ffvit.options import TrainConfig, WriteSection
 from ffvit.schedules import check_lr, check_resolution, resolutions
 
 REPOSITORY = Path(__file__).parents[1]

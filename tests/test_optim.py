@@ -6,10 +6,10 @@ import timm.layers.norm
 import torch
 from torch import nn
 
-from ffvit.config import ModelSection, TrainingSection
 from ffvit.errors import ConfigError
 from ffvit.models import create_model
 from ffvit.optim import create_optimizer, parameter_groups
+from ffvit.options import ModelSection, TrainingSection
 
 CPU = torch.device("cpu")
 

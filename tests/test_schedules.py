@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ffvit.config import LrSection, ResolutionSection
 from ffvit.errors import ConfigError
+from ffvit.options import LrSection, ResolutionSection
 from ffvit.schedules import check_lr, check_resolution, learning_rate, resolution, resolutions
 
 FFCV_RAMPS = {16: (11, 13), 24: (17, 20), 32: (23, 27), 40: (29, 34), 56: (41, 48), 88: (65, 76)}

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from ffvit.config import TrainingSection
 from ffvit.distributed import Ranks
 from ffvit.errors import DivergenceError
 from ffvit.optim import create_optimizer
+from ffvit.options import TrainingSection
 from ffvit.runlog import Progress
 from ffvit.trainer import Trainer
 

@@ -20,11 +20,11 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import cast
 
-from ffvit.config import WriteSection
 from ffvit.data.images import StoredImage, encode_image
 from ffvit.data.slots import SLOT_BYTES, Slots
 from ffvit.data.sources import Indices, Source
 from ffvit.errors import SourceError, UserError
+from ffvit.options import WriteSection
 
 # Images handed to a worker at once.
 CHUNK = 8

@@ -12,11 +12,11 @@ import warnings
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ffvit.config import WriteSection
 from ffvit.errors import SourceError
 from ffvit.jpeg.decoders import decode_status
 from ffvit.jpeg.header import JpegHeader, read_header
 from ffvit.jpeg.transcode import shrink_jpeg, shrink_pixels
+from ffvit.options import WriteSection
 
 # Formats that hold photographs (MPO, several JPEGs in a row, counts as JPEG). Pillow's others
 # include one that starts a program (EPS).

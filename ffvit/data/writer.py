@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import PIL.features
 
-from ffvit.config import WriteSection
 from ffvit.data.encoding import available_cpus, encode_in_order
 from ffvit.data.engine import (
     PAGE_BYTES,
@@ -30,6 +29,7 @@ from ffvit.data.images import CHROMA, LARGEST_SIDE_PX
 from ffvit.data.manifest import FORMAT_VERSION, Manifest
 from ffvit.data.sources import Indices, Source, take_evenly
 from ffvit.errors import ConfigError
+from ffvit.options import WriteSection
 
 MODES = ("jpg", "raw", "passthrough")
 

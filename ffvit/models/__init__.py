@@ -13,12 +13,12 @@ import timm
 import torch
 from torch import nn
 
-from ffvit.config import ModelSection
 from ffvit.errors import ConfigError
 from ffvit.models.attention_only import AttentionOnlyViT
 from ffvit.models.author_checkpoints import load_author_checkpoint
 from ffvit.models.feedforward import FeedForwardViT
 from ffvit.models.resnet import BlurConv2d
+from ffvit.options import ModelSection
 
 __all__ = [
     "OUR_MODELS",

@@ -8,8 +8,8 @@ import numpy as np
 import scipy.io
 from conftest import encode, gradient
 
-from ffvit.config import WriteSection
 from ffvit.data.sources import open_sources
+from ffvit.options import WriteSection
 
 # The devkit's class numbers are not in WordNet order.
 DEVKIT_IDS = {1: "n03000", 2: "n01000", 3: "n02000"}

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from conftest import encode, gradient
 
-from ffvit.config import WriteSection
 from ffvit.data import encoding
 from ffvit.data.encoding import RUN_AHEAD, encode_in_order
 from ffvit.data.images import encode_image
 from ffvit.data.sources import Source
 from ffvit.data.sources.base import MemoryStore
+from ffvit.options import WriteSection
 
 NUM_IMAGES = 5 * RUN_AHEAD + 3
 

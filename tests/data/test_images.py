@@ -9,11 +9,11 @@ import pytest
 from conftest import encode, gradient
 from PIL import Image
 
-from ffvit.config import WriteSection
 from ffvit.data.images import encode_image
 from ffvit.errors import SourceError
 from ffvit.jpeg.decoders import decode_status
 from ffvit.jpeg.header import read_header
+from ffvit.options import WriteSection
 
 ODD_IMAGES = Path(__file__).resolve().parents[3] / "shared" / "data" / "odd_images.tar"
 

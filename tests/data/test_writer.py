@@ -26,13 +26,13 @@ from ffcv.loader import Loader, OrderOption
 from ffcv.pipeline.compiler import Compiler
 from PIL import Image
 
-from ffvit.config import WriteSection
 from ffvit.data.beton import load_manifest, open_beton, read_sample
 from ffvit.data.images import encode_image
 from ffvit.data.sources import Source, open_sources
 from ffvit.data.sources.base import MemoryStore
 from ffvit.data.writer import check_options, storage_order, write_beton
 from ffvit.errors import BetonError, ConfigError, SourceError
+from ffvit.options import WriteSection
 
 SCRIPT = Path(__file__).resolve().parents[2] / "write_imagenet.py"
 

@@ -7,7 +7,6 @@ import timm
 import torch
 from torch import nn
 
-from ffvit.config import ModelSection
 from ffvit.errors import ConfigError
 from ffvit.models import (
     MODEL_OPTIONS,
@@ -18,6 +17,7 @@ from ffvit.models import (
     resolution_multiple,
     set_resolution,
 )
+from ffvit.options import ModelSection
 
 
 def create(name: str, num_classes: int = 7, **options: object) -> nn.Module:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ffvit.config import WriteSection
 from ffvit.data.sources.base import Indices, Source, Store, shown
 from ffvit.data.sources.cifar import find_cifar, open_cifar
 from ffvit.data.sources.folders import open_folders
@@ -22,6 +21,7 @@ from ffvit.data.sources.imagenet import (
 from ffvit.data.sources.parquet import find_parquet, open_parquet
 from ffvit.data.sources.shards import find_shards, open_shards
 from ffvit.errors import ConfigError, SourceError
+from ffvit.options import WriteSection
 
 __all__ = ["LAYOUTS", "Indices", "Source", "Store", "detect_layout", "hold_out", "open_sources"]
 

@@ -20,7 +20,7 @@ namespace {
 using namespace ffvit;
 
 void no_samples(const int16_t*, const int16_t*, const int16_t*, int16_t*, int16_t*) {}
-void no_clipping(int16_t*, int, int, int16_t*) {}
+int64_t no_clipping(int16_t*, int, int, int16_t*) { return 0; }
 void no_stripe(const int16_t*, int64_t, int64_t, const Taps&, bool, int64_t, int16_t* const*) {}
 void no_row(const WeightedRows*, bool, int64_t, uint8_t*) {}
 

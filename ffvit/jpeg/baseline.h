@@ -19,7 +19,8 @@ class BaselineDecoder {
   const Frame& frame() const { return frame_; }
 
   // Decode the job's crop, which lies inside the image. Returns false if the data under it are
-  // damaged; the output is then undefined.
+  // damaged, or its colours so far outside of RGB that only whole pixels can be clipped rightly;
+  // the output is then undefined.
   bool decode(const Job& job, const Output& output, Resizer* resizer);
 
   // Returns whether every coefficient of the image can be decoded.
@@ -40,7 +41,8 @@ class BaselineDecoder {
   HuffmanCache tables_;
   Frame frame_;
   SegmentReader reader_;
-  bool is_averaged_ = false;     // an axis shrinks
+  bool is_resized_ = false;
+  int64_t excess_ = 0;           // what clip_colours returned, of all MCUs
   std::vector<int16_t> luma_;    // a stripe, kStripeHeight samples for each column
   std::vector<int16_t> chroma_;  // the same of Cb, in the lower half, and Cr
   alignas(32) int16_t luma_quantization_[2 * kBlockSize];

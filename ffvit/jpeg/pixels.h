@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <numeric>
 
 #include "target.h"
 
@@ -15,6 +16,11 @@ namespace FFVIT_TARGET {
 
 // Colours that lie outside of RGB by less are left to the end, levels.
 constexpr int kClipTolerance = 24;
+
+// What a channel loses is squared by `scale`, which gives half of the squared levels.
+constexpr int kExcessShift = 3;
+static_assert(kExcessUnit == 2 << kExcessShift);
+static_assert(2 * kSampleBits == 14);
 
 constexpr double kScaleUnit = 32768;  // of `scale`
 inline Lanes scale_by(Lanes a, double factor) {
@@ -110,9 +116,11 @@ inline bool may_clip(const int16_t* luma, int across, int down, const int16_t* c
 // Clip the colours of an MCU to RGB, as a decoder does to pixels before anybody averages them.
 // luma: 8 columns for each of `across` blocks; of their samples 8 for each of `down` blocks are
 // used. chroma: 8 columns of 8 Cb, 8 Cr. What a pixel loses is taken from its luma and, averaged
-// over the pixels that share it, from its chroma.
-inline void clip_colours(int16_t* luma, int across, int down, int16_t* chroma) {
-  if (!may_clip(luma, across, down, chroma)) return;
+// over the pixels that share it, from its chroma. Returns the sum of the squares of what the
+// channels lose, in units of kExcessUnit squared levels, saturated.
+inline int64_t clip_colours(int16_t* luma, int across, int down, int16_t* chroma) {
+  if (!may_clip(luma, across, down, chroma)) return 0;
+  Lanes squares = fill(0);
   for (int64_t column = 0; column < 8; ++column, chroma += kStripeHeight) {
     const Lanes both = load(chroma);
     const bool is_tall = down == 2;
@@ -124,6 +132,9 @@ inline void clip_colours(int16_t* luma, int across, int down, int16_t* chroma) {
       const Colour colour = to_rgb(y, cb, cr);
       const Lanes red = excess(colour.red), green = excess(colour.green);
       const Lanes blue = excess(colour.blue);
+      for (const Lanes lost : {red, green, blue}) {
+        squares = add_saturated(squares, shift_right<kExcessShift>(scale(lost, lost)));
+      }
       const Lanes change_y =
           add(add(scale_by(red, 0.299), scale_by(green, 0.587)), scale_by(blue, 0.114));
       store(luma, add_saturated(y, change_y));
@@ -145,6 +156,9 @@ inline void clip_colours(int16_t* luma, int across, int down, int16_t* chroma) {
       store(chroma, add_saturated(both, load_halves(changes[0], changes[1])));
     }
   }
+  int16_t sums[kStripeHeight];
+  store(sums, squares);
+  return std::accumulate(sums, sums + 8 * down, int64_t{0});
 }
 
 // Resize a stripe along its rows. columns: of kStripeHeight samples, `stride` int16 apart, the

@@ -17,6 +17,9 @@ constexpr int16_t kHighestSample = 127 * (1 << kSampleBits);
 // Rows that are resized together. A stripe is stored by columns: one vector of samples for each.
 constexpr int kStripeHeight = 16;
 
+// Unit in which clip_colours counts what it clips, squared levels.
+constexpr int kExcessUnit = 16;
+
 // Filter weights of one axis: output i is the sum over k of weights[i * num_taps + k] *
 // input[starts[i] + k], over 32768. Every output's weights sum to that, or to 32767 if one is
 // alone; where some may exceed one, all are halved, and the sum is to be doubled.
@@ -46,7 +49,7 @@ struct Target {
                       int16_t* coefficients);
   void (*blocks_to_samples)(const int16_t* first, const int16_t* second,
                             const int16_t* quantization, int16_t* first_out, int16_t* second_out);
-  void (*clip_colours)(int16_t* luma, int across, int down, int16_t* chroma);
+  int64_t (*clip_colours)(int16_t* luma, int across, int down, int16_t* chroma);
   void (*resize_stripe)(const int16_t* columns, int64_t stride, int64_t origin, const Taps& taps,
                         bool flip, int64_t size, int16_t* const* rows);
   void (*finish_row)(const WeightedRows* planes, bool is_ycbcr, int64_t size, uint8_t* out);

@@ -95,6 +95,12 @@ def muted(image):
     return (128 + (image.astype(float) - 128) * 0.4).round().astype(np.uint8)
 
 
+def noisy_blue(height, width, noise_levels):
+    """Make an image whose noise drives blue out of RGB once it is quantised."""
+    noise = np.random.default_rng(0).normal(0, noise_levels, (height, width, 1))
+    return np.clip(np.array([20, 40, 230]) + noise, 0, 255).astype(np.uint8)
+
+
 def encode(image, sampling="4:2:0", **options):
     """Encode pixels with Pillow, which has no 4:4:0: that is 4:2:2 of the transposed image."""
     if sampling == "4:4:0":

@@ -69,7 +69,7 @@ run_targets emulated qemu-aarch64 "$BUILD/aarch64/driver"
 [ -e "$BUILD/emulated-neon.txt" ] || die "expected the emulated machine to have the target neon"
 reference=$BUILD/emulated-plain.txt
 # A status of 0 is a decoded image; the others' pixels are black, and alike on any machine.
-if awk '($1 ~ /^damaged/) == ($2 == 0)' "$reference" | grep .; then
+if awk '$1 !~ /^vivid/ && ($1 ~ /^damaged/) == ($2 == 0)' "$reference" | grep .; then
     die "expected all of these to be decoded, and none that is damaged"
 fi
 for results in "$BUILD"/*.txt; do
@@ -78,4 +78,5 @@ for results in "$BUILD"/*.txt; do
         die "expected $(basename "$results" .txt) to give the bits of $(basename "$reference" .txt)"
     fi
 done
+[ "$(awk '$1 ~ /^vivid/ && $2 == 0' "$reference" | wc -l)" -gt 30 ] || die "expected most vivid images to be decoded"
 echo "$(wc -l <"$reference") images: the same bits from $(cd "$BUILD" && echo *.txt | sed 's/\.txt//g')"

@@ -6,23 +6,10 @@
 namespace ffvit {
 namespace {
 
-// MCUs decoded before their samples are computed: few enough for the first-level cache.
-constexpr int64_t kMcusAtOnce = 4;
-constexpr int64_t kMaxBlocks = 6;
 // Where chroma is shared by several pixels, clipping before the resize is not exact: the mean
 // squared error was seen to reach a sixth of the mean square of what is clipped. Images that lose
 // more than this, squared levels, are libjpeg-turbo's: 45 dB are a mean squared error of 2.06.
 constexpr int64_t kMaxExcess = 12;
-
-// Two tables side by side, as blocks_to_samples wants them.
-void interleave(const uint16_t* first, const uint16_t* second, int16_t* out) {
-  for (int row = 0; row < 8; ++row) {
-    for (int column = 0; column < 8; ++column) {
-      out[16 * row + column] = static_cast<int16_t>(first[8 * row + column]);
-      out[16 * row + 8 + column] = static_cast<int16_t>(second[8 * row + column]);
-    }
-  }
-}
 
 }  // namespace
 
@@ -62,8 +49,8 @@ bool BaselineDecoder::decode(const Job& job, const Output& output, Resizer* resi
   const int64_t chroma_columns = (right - left) * 8 + chroma_across.view().num_taps;
   luma_.resize(static_cast<size_t>(luma_columns * kStripeHeight));
   chroma_.resize(static_cast<size_t>(chroma_columns * kStripeHeight));
-  interleave(frame_.quantization[0], frame_.quantization[0], luma_quantization_);
-  interleave(frame_.quantization[1], frame_.quantization[2], chroma_quantization_);
+  frame_.pair_quantization(0, 0, luma_quantization_);
+  frame_.pair_quantization(1, 2, chroma_quantization_);
 
   const int64_t num_channels = 3 * (right - left) * (bottom - top) * mcu_width * mcu_height;
   const bool is_shared = frame_.luma_across * frame_.luma_down > 1;

@@ -35,23 +35,33 @@ void end_output(j_compress_ptr) {}
 
 }  // namespace
 
-void Codec::open(const uint8_t* data, int64_t size, uint8_t* out_buffer, int64_t out_capacity) {
+void Codec::open_reader(const uint8_t* data, int64_t size) {
+  status = kBadHeader;
+  reader.err = error_handlers();
+  reader.client_data = this;
+  jpeg_create_decompress(&reader);  // zeroes all but these two
+  jpeg_mem_src(&reader, data, static_cast<unsigned long>(size));
+}
+
+void Codec::open_writer(uint8_t* out_buffer, int64_t out_capacity) {
+  status = kDamaged;
   out = out_buffer;
   capacity = out_capacity;
-  status = kBadHeader;
-  reader.err = writer.err = jpeg_std_error(&errors);
-  errors.error_exit = on_error;
-  errors.emit_message = on_message;
-  errors.output_message = ignore_message;
-  // jpeg_create_* zeroes everything else, which includes `mem`.
-  reader.client_data = writer.client_data = this;
-  jpeg_create_decompress(&reader);
+  writer.err = error_handlers();
+  writer.client_data = this;
   jpeg_create_compress(&writer);
   destination.init_destination = begin_output;
   destination.empty_output_buffer = on_full_buffer;
   destination.term_destination = end_output;
   writer.dest = &destination;
-  jpeg_mem_src(&reader, data, static_cast<unsigned long>(size));
+}
+
+jpeg_error_mgr* Codec::error_handlers() {
+  jpeg_std_error(&errors);
+  errors.error_exit = on_error;
+  errors.emit_message = on_message;
+  errors.output_message = ignore_message;
+  return &errors;
 }
 
 void Codec::read_header(int64_t height, int64_t width) {

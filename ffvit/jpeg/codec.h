@@ -30,8 +30,9 @@ struct Codec {
   int64_t status;     // of the last error
   std::jmp_buf jump;  // where errors go; set it before each group of calls
 
-  // Prepare both halves. setjmp(jump) must have been called. data: size bytes; out: capacity bytes.
-  void open(const uint8_t* data, int64_t size, uint8_t* out_buffer, int64_t out_capacity);
+  // Prepare one half. setjmp(jump) must have been called.
+  void open_reader(const uint8_t* data, int64_t size);
+  void open_writer(uint8_t* out_buffer, int64_t out_capacity);
   // Read the header. Leaves by `jump` unless the image is height x width.
   void read_header(int64_t height, int64_t width);
   // Leave by `jump` with a status.
@@ -41,6 +42,9 @@ struct Codec {
     return capacity - static_cast<int64_t>(destination.free_in_buffer);
   }
   void close();
+
+ private:
+  jpeg_error_mgr* error_handlers();
 };
 
 }  // namespace ffvit

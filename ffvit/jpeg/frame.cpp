@@ -209,4 +209,14 @@ bool read_frame(const uint8_t* data, size_t size, HuffmanCache* tables, Frame* f
   }
 }
 
+void Frame::pair_quantization(int first, int second, int16_t* out) const {
+  for (int row = 0; row < 8; ++row) {
+    for (int column = 0; column < 8; ++column) {
+      const int k = 8 * row + column;
+      out[16 * row + column] = static_cast<int16_t>(quantization[first][k]);
+      out[16 * row + 8 + column] = static_cast<int16_t>(quantization[second][k]);
+    }
+  }
+}
+
 }  // namespace ffvit

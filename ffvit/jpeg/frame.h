@@ -25,6 +25,8 @@ struct Frame {
   const uint8_t* end = nullptr;   // of the file
 
   int64_t num_mcus() const { return mcus_across * mcus_down; }
+  // Two components' tables side by side: 8 rows of 16, as the inverse DCT wants them.
+  void pair_quantization(int first, int second, int16_t* out) const;
 };
 
 // Read all headers before the first scan. Returns false if the file is of another kind, or damaged:

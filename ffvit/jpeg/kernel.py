@@ -90,6 +90,11 @@ def targets() -> list[str]:
     return names
 
 
+def target_index(name: str | None) -> int:
+    """Find one of `targets()`; the fastest for None."""
+    return targets().index(name) if name else 0
+
+
 class ThreadPool:
     """Decoding threads of one loader, idle between batches; freed with this object.
 
@@ -103,8 +108,7 @@ class ThreadPool:
 
     def __init__(self, num_threads: int, target: str | None = None) -> None:
         self.num_threads = num_threads
-        index = targets().index(target) if target else 0
-        self.address: int = _pool_create(num_threads, index)
+        self.address: int = _pool_create(num_threads, target_index(target))
         if self.address == 0:
             raise OSError(f"cannot start {num_threads} decoding threads")
         # Not at exit: a daemon thread of ffcv may still be decoding then.

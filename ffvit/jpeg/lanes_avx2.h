@@ -82,6 +82,13 @@ inline void transpose_halves(Lanes* r) {
   }
 }
 
+inline void store_bytes(uint8_t* low, uint8_t* high, Lanes a) {
+  const __m256i sign = _mm256_set1_epi8(-128);
+  const __m256i bytes = _mm256_xor_si256(_mm256_packs_epi16(a.v, a.v), sign);
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(low), _mm256_castsi256_si128(bytes));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(high), _mm256_extracti128_si256(bytes, 1));
+}
+
 // Bytes 3 * i + channel of 48 come from byte i of the channel.
 struct Rgb {
   __m128i parts[3];

@@ -97,6 +97,11 @@ inline uint8x16_t to_bytes(Lanes a) {
   const int8x16_t clipped = vqmovn_high_s16(vqmovn_s16(a.low), a.high);
   return veorq_u8(vreinterpretq_u8_s8(clipped), vdupq_n_u8(128));
 }
+inline void store_bytes(uint8_t* low, uint8_t* high, Lanes a) {
+  const uint8x16_t bytes = to_bytes(a);
+  vst1_u8(low, vget_low_u8(bytes));
+  vst1_u8(high, vget_high_u8(bytes));
+}
 inline void store_rgb(uint8_t* out, Lanes red, Lanes green, Lanes blue) {
   vst3q_u8(out, {{to_bytes(red), to_bytes(green), to_bytes(blue)}});
 }

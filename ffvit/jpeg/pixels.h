@@ -56,11 +56,9 @@ inline void inverse_dct(Lanes* r) {
 }
 
 // Turn two blocks of coefficients into samples. quantization: 8 rows of 16, for `first` and
-// `second`. Each output is 8 columns of 8 samples, kStripeHeight apart.
-inline void blocks_to_samples(const int16_t* first, const int16_t* second,
-                              const int16_t* quantization, int16_t* first_out,
-                              int16_t* second_out) {
-  Lanes r[8];
+// `second`. r: the columns of the first block in the lower lanes, of the second in the upper ones.
+inline void columns_of_blocks(const int16_t* first, const int16_t* second,
+                              const int16_t* quantization, Lanes* r) {
   for (int i = 0; i < 8; ++i) {
     const Lanes levels = load_halves(first + 8 * i, second + 8 * i);
     // The two passes have a gain of 8.
@@ -74,8 +72,30 @@ inline void blocks_to_samples(const int16_t* first, const int16_t* second,
   inverse_dct(r);
   const Lanes whole = fill(-(1 << kSampleBits));
   for (int i = 0; i < 8; ++i) {
-    store_halves(first_out + kStripeHeight * i, second_out + kStripeHeight * i,
-                 clamp(keep_bits(r[i], whole), kLowestSample, kHighestSample));
+    r[i] = clamp(keep_bits(r[i], whole), kLowestSample, kHighestSample);
+  }
+}
+
+// The same, stored: each output is 8 columns of 8 samples, kStripeHeight apart.
+inline void blocks_to_samples(const int16_t* first, const int16_t* second,
+                              const int16_t* quantization, int16_t* first_out,
+                              int16_t* second_out) {
+  Lanes r[8];
+  columns_of_blocks(first, second, quantization, r);
+  for (int i = 0; i < 8; ++i) {
+    store_halves(first_out + kStripeHeight * i, second_out + kStripeHeight * i, r[i]);
+  }
+}
+
+// The same as bytes: each output is 8 rows of 8 levels, `stride` apart.
+inline void blocks_to_bytes(const int16_t* first, const int16_t* second,
+                            const int16_t* quantization, uint8_t* first_out, uint8_t* second_out,
+                            int64_t stride) {
+  Lanes r[8];
+  columns_of_blocks(first, second, quantization, r);
+  transpose_halves(r);
+  for (int i = 0; i < 8; ++i) {
+    store_bytes(first_out + stride * i, second_out + stride * i, shift_right<kSampleBits>(r[i]));
   }
 }
 

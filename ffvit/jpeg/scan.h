@@ -19,12 +19,17 @@ constexpr uint8_t kNaturalOrder[kBlockSize] = {
     41, 34, 27, 20, 13, 6,  7,  14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23,
     30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63};
 
+// Blocks of an MCU, at most.
+constexpr int64_t kMaxBlocks = 6;
+// MCUs decoded before their samples are computed: few enough for the first-level cache.
+constexpr int64_t kMcusAtOnce = 4;
+
 // The blocks of an MCU, luma first, in the order of the scan.
 struct McuLayout {
   int num_blocks = 0;
-  int component[6] = {};
-  const HuffmanTable* dc[6] = {};
-  const HuffmanTable* ac[6] = {};
+  int component[kMaxBlocks] = {};
+  const HuffmanTable* dc[kMaxBlocks] = {};
+  const HuffmanTable* ac[kMaxBlocks] = {};
 };
 
 // A place in the bytes of a segment, without their stuffing, and the DC predictions there.

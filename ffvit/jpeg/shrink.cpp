@@ -8,31 +8,15 @@
 
 #include "area.h"
 #include "codec.h"
+#include "planes.h"
 
 namespace ffvit {
 namespace {
 
-constexpr int kNumPlanes = 3;
 constexpr int64_t kBlock = 8;       // samples
 constexpr int64_t kChromaStep = 2;  // luma samples per chroma sample of 4:2:0, on each axis
 
-// One component's samples, padded to whole blocks.
-struct Plane {
-  int64_t height = 0;
-  int64_t width = 0;
-  int64_t stride = 0;       // bytes from row to row
-  int64_t row_step = 1;     // luma samples per sample, down
-  int64_t column_step = 1;  // and across
-  std::unique_ptr<uint8_t[]> samples;
-
-  // `num_rows` and `row_size` include the padding. The samples have no values yet.
-  void allocate(int64_t num_rows, int64_t row_size) {
-    stride = row_size;
-    samples.reset(new uint8_t[static_cast<size_t>(num_rows * row_size)]);
-  }
-  uint8_t* row(int64_t y) const { return samples.get() + y * stride; }
-  Samples view() const { return {samples.get(), stride, width, 1}; }
-};
+Samples view(const Plane& plane) { return {plane.samples.get(), plane.stride, plane.width, 1}; }
 
 int64_t divide_up(int64_t number, int64_t divisor) { return (number + divisor - 1) / divisor; }
 
@@ -63,46 +47,11 @@ void pad(const Plane& plane) {
   }
 }
 
-// --- The calls of libjpeg: no objects with destructors in these functions ------------------------
-
-int64_t open_image(Codec* codec, const uint8_t* data, int64_t size, int64_t height, int64_t width,
-                   uint8_t* out, int64_t capacity) {
+// The calls of libjpeg: no object with a destructor in this function.
+int64_t write_planes(Codec* codec, const Plane* planes, int64_t quality, int64_t restart_interval,
+                     uint8_t* out, int64_t capacity) {
   if (setjmp(codec->jump) != 0) return codec->status;
-  codec->open(data, size, out, capacity);
-  codec->read_header(height, width);
-  jpeg_decompress_struct& reader = codec->reader;
-  if (reader.num_components != kNumPlanes || reader.jpeg_color_space != JCS_YCbCr)
-    return kBadHeader;
-  for (int i = 0; i < kNumPlanes; ++i) {
-    const jpeg_component_info& component = reader.comp_info[i];
-    if (component.h_samp_factor > 2 || component.v_samp_factor > 2) return kBadHeader;
-    if (i > 0 && (component.h_samp_factor != 1 || component.v_samp_factor != 1)) return kBadHeader;
-  }
-  return kOk;
-}
-
-int64_t read_planes(Codec* codec, const Plane* planes) {
-  if (setjmp(codec->jump) != 0) return codec->status;
-  jpeg_decompress_struct& reader = codec->reader;
-  reader.raw_data_out = TRUE;
-  reader.dct_method = JDCT_ISLOW;
-  jpeg_start_decompress(&reader);
-  JSAMPROW rows[kNumPlanes][2 * kBlock];
-  JSAMPARRAY arrays[kNumPlanes] = {rows[0], rows[1], rows[2]};
-  const auto num_lines = static_cast<JDIMENSION>(reader.max_v_samp_factor * kBlock);
-  for (int64_t group = 0; reader.output_scanline < reader.output_height; ++group) {
-    for (int i = 0; i < kNumPlanes; ++i) {
-      const int64_t num_rows = reader.comp_info[i].v_samp_factor * kBlock;
-      for (int64_t y = 0; y < num_rows; ++y) rows[i][y] = planes[i].row(group * num_rows + y);
-    }
-    jpeg_read_raw_data(&reader, arrays, num_lines);
-  }
-  jpeg_finish_decompress(&reader);
-  return kOk;
-}
-
-int64_t write_planes(Codec* codec, const Plane* planes, int64_t quality, int64_t restart_interval) {
-  if (setjmp(codec->jump) != 0) return codec->status;
+  codec->open_writer(out, capacity);
   jpeg_compress_struct& writer = codec->writer;
   writer.image_height = static_cast<JDIMENSION>(planes[0].height);
   writer.image_width = static_cast<JDIMENSION>(planes[0].width);
@@ -128,25 +77,6 @@ int64_t write_planes(Codec* codec, const Plane* planes, int64_t quality, int64_t
   return codec->num_written();
 }
 
-// -------------------------------------------------------------------------------------------------
-
-// A file's planes at full size, without values yet.
-void allocate_planes(const jpeg_decompress_struct& reader, Plane* planes) {
-  const int64_t height = reader.image_height, width = reader.image_width;
-  for (int i = 0; i < kNumPlanes; ++i) {
-    const jpeg_component_info& component = reader.comp_info[i];
-    Plane& plane = planes[i];
-    plane.row_step = reader.max_v_samp_factor / component.v_samp_factor;
-    plane.column_step = reader.max_h_samp_factor / component.h_samp_factor;
-    plane.height = divide_up(height, plane.row_step);
-    plane.width = divide_up(width, plane.column_step);
-    // Whole MCUs.
-    plane.allocate(
-        divide_up(height, reader.max_v_samp_factor * kBlock) * component.v_samp_factor * kBlock,
-        divide_up(width, reader.max_h_samp_factor * kBlock) * component.h_samp_factor * kBlock);
-  }
-}
-
 // Bring planes to 4:2:0 at the new size.
 void shrink_planes(int64_t new_height, int64_t new_width, Plane* planes) {
   const int64_t height = planes[0].height, width = planes[0].width;
@@ -162,8 +92,8 @@ void shrink_planes(int64_t new_height, int64_t new_width, Plane* planes) {
       if (is_full_size && source.row_step == 1 && source.column_step == 1) {
         halve(source, target);
       } else {
-        shrink_area(source.view(), Coverage(height, source.row_step, new_height, step),
-                    Coverage(width, source.column_step, new_width, step), target.view());
+        shrink_area(view(source), Coverage(height, source.row_step, new_height, step),
+                    Coverage(width, source.column_step, new_width, step), view(target));
       }
       source = std::move(target);
     }
@@ -171,34 +101,38 @@ void shrink_planes(int64_t new_height, int64_t new_width, Plane* planes) {
   }
 }
 
-int64_t shrink_jpeg(Codec* codec, int64_t new_height, int64_t new_width, int64_t quality,
-                    int64_t restart_interval) {
+int64_t shrink_jpeg(const Target& target, const uint8_t* data, int64_t size, int64_t height,
+                    int64_t width, int64_t new_height, int64_t new_width, int64_t quality,
+                    int64_t restart_interval, uint8_t* out, int64_t capacity) {
+  PlaneReader reader;
+  if (!reader.open(target, data, static_cast<size_t>(size))) {
+    return kBadHeader;
+  }
+  if (reader.frame().height != height || reader.frame().width != width) return kWrongSize;
   Plane planes[kNumPlanes];
-  allocate_planes(codec->reader, planes);
-  const int64_t status = read_planes(codec, planes);
-  if (status != kOk) return status;
+  if (!reader.read(planes)) return kDamaged;
   shrink_planes(new_height, new_width, planes);
-  return write_planes(codec, planes, quality, restart_interval);
+  Codec codec = {};
+  const int64_t result = write_planes(&codec, planes, quality, restart_interval, out, capacity);
+  codec.close();
+  return result;
 }
 
 }  // namespace
 }  // namespace ffvit
 
-int64_t ffvit_shrink_jpeg(const void* data, int64_t size, int64_t height, int64_t width,
-                          int64_t new_height, int64_t new_width, int64_t quality,
+int64_t ffvit_shrink_jpeg(int64_t target, const void* data, int64_t size, int64_t height,
+                          int64_t width, int64_t new_height, int64_t new_width, int64_t quality,
                           int64_t restart_interval, void* out, int64_t capacity) {
-  ffvit::Codec codec = {};
-  int64_t result = ffvit::open_image(&codec, static_cast<const uint8_t*>(data), size, height, width,
-                                     static_cast<uint8_t*>(out), capacity);
-  if (result == ffvit::kOk) {
-    try {
-      result = ffvit::shrink_jpeg(&codec, new_height, new_width, quality, restart_interval);
-    } catch (const std::bad_alloc&) {
-      result = ffvit::kOutOfMemory;
-    }
+  const ffvit::TargetList list = ffvit::available_targets();
+  if (target < 0 || target >= list.count) return ffvit::kUnknownMode;
+  try {
+    return ffvit::shrink_jpeg(*list.targets[target], static_cast<const uint8_t*>(data), size,
+                              height, width, new_height, new_width, quality, restart_interval,
+                              static_cast<uint8_t*>(out), capacity);
+  } catch (const std::bad_alloc&) {
+    return ffvit::kOutOfMemory;
   }
-  codec.close();
-  return result;
 }
 
 int64_t ffvit_shrink_pixels(const void* pixels, int64_t height, int64_t width, int64_t new_height,

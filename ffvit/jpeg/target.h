@@ -49,6 +49,8 @@ struct Target {
                       int16_t* coefficients);
   void (*blocks_to_samples)(const int16_t* first, const int16_t* second,
                             const int16_t* quantization, int16_t* first_out, int16_t* second_out);
+  void (*blocks_to_bytes)(const int16_t* first, const int16_t* second, const int16_t* quantization,
+                          uint8_t* first_out, uint8_t* second_out, int64_t stride);
   int64_t (*clip_colours)(int16_t* luma, int across, int down, int16_t* chroma);
   void (*resize_stripe)(const int16_t* columns, int64_t stride, int64_t origin, const Taps& taps,
                         bool flip, int64_t size, int16_t* const* rows);

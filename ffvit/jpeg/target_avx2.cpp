@@ -13,6 +13,7 @@ extern const Target kAvx2Target = {"avx2",
                                    avx2::copy_unstuffed,
                                    avx2::decode_mcus,
                                    avx2::blocks_to_samples,
+                                   avx2::blocks_to_bytes,
                                    avx2::clip_colours,
                                    avx2::resize_stripe,
                                    avx2::finish_row};

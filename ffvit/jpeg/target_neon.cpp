@@ -13,6 +13,7 @@ extern const Target kNeonTarget = {"neon",
                                    neon::copy_unstuffed,
                                    neon::decode_mcus,
                                    neon::blocks_to_samples,
+                                   neon::blocks_to_bytes,
                                    neon::clip_colours,
                                    neon::resize_stripe,
                                    neon::finish_row};

@@ -13,6 +13,7 @@ extern const Target kPlainTarget = {"plain",
                                     plain::copy_unstuffed,
                                     plain::decode_mcus,
                                     plain::blocks_to_samples,
+                                    plain::blocks_to_bytes,
                                     plain::clip_colours,
                                     plain::resize_stripe,
                                     plain::finish_row};

@@ -9,7 +9,8 @@ int64_t add_restart_markers(Codec* codec, const uint8_t* data, int64_t size, int
                             int64_t width, int64_t restart_interval, uint8_t* out,
                             int64_t capacity) {
   if (setjmp(codec->jump) != 0) return codec->status;
-  codec->open(data, size, out, capacity);
+  codec->open_writer(out, capacity);
+  codec->open_reader(data, size);
   codec->read_header(height, width);
   jvirt_barray_ptr* coefficients = jpeg_read_coefficients(&codec->reader);
   // With libjpeg's defaults: sequential, the standard Huffman tables, JFIF or Adobe's marker as the

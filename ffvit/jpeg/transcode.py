@@ -1,4 +1,4 @@
-"""JPEGs made into other JPEGs by libjpeg-turbo, without Pillow's detour over RGB pixels.
+"""JPEGs made into other JPEGs, encoded by libjpeg-turbo, without Pillow's detour over RGB pixels.
 
 For writing betons. This file knows the C interface (transcode.h, shrink.h) and nothing of
 betons. Calls release the GIL.
@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from ffvit.jpeg.kernel import STATUS_TEXT
+from ffvit.jpeg.kernel import STATUS_TEXT, target_index
 
 # `kNoRoom` of codec.h.
 _NO_ROOM = -100
@@ -24,7 +24,7 @@ _add_restart_markers.argtypes = [ctypes.c_char_p, *[_int] * 4, ctypes.c_void_p, 
 _add_restart_markers.restype = _int
 
 _shrink_jpeg = _library.ffvit_shrink_jpeg
-_shrink_jpeg.argtypes = [ctypes.c_char_p, *[_int] * 7, ctypes.c_void_p, _int]
+_shrink_jpeg.argtypes = [_int, ctypes.c_char_p, *[_int] * 7, ctypes.c_void_p, _int]
 _shrink_jpeg.restype = _int
 
 _shrink_pixels = _library.ffvit_shrink_pixels
@@ -61,6 +61,7 @@ def shrink_jpeg(
     new_size: tuple[int, int],
     quality: int,
     restart_interval: int,
+    target: str | None = None,
 ) -> bytes:
     """Encode a YCbCr JPEG anew as 4:2:0, shrunk by exact area coverage, metadata dropped.
 
@@ -68,18 +69,20 @@ def shrink_jpeg(
     enlarged first, so that the result is nearer to the source than by way of pixels.
 
     Args:
-        data: A JPEG file; 8 bits, three components, sampling factors of 1 or 2 (chroma's 1).
+        data: A JPEG file of the kind that the kernel decodes itself: baseline, one scan, YCbCr.
         size: Its (height, width), pixels.
         new_size: (height, width) of the result; at most `size`.
         quality: 1 to 100.
         restart_interval: MCUs between markers, 0 (none) to 65,535.
+        target: As for `ThreadPool`; the result is the same.
 
     Raises:
         ValueError: The file is damaged, of another size or another kind; says which.
     """
+    index = target_index(target)
     return _written(
         lambda out, capacity: _shrink_jpeg(
-            data, len(data), *size, *new_size, quality, restart_interval, out, capacity
+            index, data, len(data), *size, *new_size, quality, restart_interval, out, capacity
         ),
         new_size[0] * new_size[1],
     )

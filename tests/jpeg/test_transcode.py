@@ -1,17 +1,20 @@
 """JPEGs made from JPEGs keep what they should; nothing is called whole that a decoder refuses."""
 
 import io
+import itertools
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import references
 from conftest import encode, gradient
 from PIL import Image
-from references import Job, decode
+from references import SAMPLINGS, Job, decode, noise, photograph
 
 from ffvit.jpeg.decoders import decode_status
 from ffvit.jpeg.header import read_header
+from ffvit.jpeg.kernel import targets
 from ffvit.jpeg.transcode import add_restart_markers, shrink_jpeg, shrink_pixels
 
 SAMPLE = Path(__file__).resolve().parents[3] / "shared" / "data" / "imagenet_sample.tar"
@@ -43,9 +46,7 @@ def test_pixels_are_shrunk_by_exact_coverage(new_size):
     assert np.abs(result - area_mean(image, *new_size)).max() <= 0.502
 
 
-@pytest.mark.parametrize(
-    "kind", ["444", "422", "420", "restart", "odd_size", "wide", "progressive"]
-)
+@pytest.mark.parametrize("kind", ["444", "422", "420", "restart", "odd_size", "wide", "optimized"])
 @pytest.mark.parametrize("divisor", [1, 1.3, 2])
 def test_shrunk_jpeg_is_as_near_as_one_made_by_way_of_pixels(jpeg_samples, kind, divisor):
     data = jpeg_samples[kind]
@@ -68,7 +69,16 @@ def test_shrunk_jpeg_is_as_near_as_one_made_by_way_of_pixels(jpeg_samples, kind,
     assert error < 1.05 * np.abs(pixels(by_pixels) - target).mean() + 0.1
 
 
-@pytest.mark.parametrize("kind", ["grey", "cmyk", "truncated", "empty"])
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_every_target_shrinks_to_the_same_file(sampling):
+    for quality, make in itertools.product([10, 90, 100], [photograph, noise]):
+        data = references.encode(make(67, 89), sampling, quality=quality, restart_marker_blocks=3)
+        size = pixels(data).shape[:2]
+        files = {shrink_jpeg(data, size, (45, 31), 90, 4, target) for target in targets()}
+        assert len(files) == 1
+
+
+@pytest.mark.parametrize("kind", ["grey", "cmyk", "progressive", "truncated", "empty"])
 def test_what_cannot_be_shrunk_on_its_planes_is_refused(jpeg_samples, kind):
     with pytest.raises(ValueError, match=r"header|damaged"):
         shrink_jpeg(jpeg_samples[kind], (91, 118), (45, 59), 90, 4)

@@ -38,6 +38,10 @@ inline std::vector<LanesResult> lanes_results(const int16_t* p, const int16_t* q
   transpose_halves(rows);
   for (const Lanes& row : rows) keep("transpose_halves", row);
 
+  uint8_t levels[16];
+  store_bytes(levels, levels + 8, a);
+  results.push_back({"store_bytes", std::vector<int16_t>(levels, levels + 16)});
+
   alignas(16) uint8_t pixels[48];  // or nothing is streamed
   store_rgb(pixels, a, b, load(p + 16));
   results.push_back({"store_rgb", std::vector<int16_t>(pixels, pixels + 48)});

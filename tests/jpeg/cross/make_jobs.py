@@ -2,7 +2,8 @@
 
 The images are noise over gradients, so that no two blocks are alike. Noise that is stored with
 small quantizers and read with large ones drives the transform into saturation. What begins with
-"damaged" must not decode; all else must.
+"damaged" must not decode, what begins with "vivid" may be left to libjpeg-turbo for its colours, which
+the driver does without; all else must.
 """
 
 import io
@@ -18,11 +19,12 @@ AREA, BICUBIC = 0, 1
 SAMPLINGS = {"444": "4:4:4", "422": "4:2:2", "420": "4:2:0"}
 
 
-def picture(generator, height, width, noise):
+def picture(generator, height, width, noise, contrast=0.5):
     y, x = np.mgrid[:height, :width]
     ramps = np.stack([255 * y / height, 255 * x / width, 255 - 127 * (y + x) / height], axis=-1)
     pixels = ramps + noise * generator.normal(size=ramps.shape)
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+    pixels = 128 + contrast * (pixels.clip(0, 255) - 128)
+    return Image.fromarray(pixels.astype(np.uint8))
 
 
 def encode(image, **options):
@@ -92,9 +94,17 @@ def jobs():
             data = encode(image, quality=90, subsampling=subsampling)
             yield from crops_of(f"{sampling}-{height}x{width}", data, JPEG, (height, width))
 
-        image = picture(generator, 97, 113, 90)
+        for number in range(6):
+            image = picture(generator, 131, 203, 10 * number, contrast=1)
+            data = encode(image, quality=90, subsampling=subsampling, restart_marker_blocks=4)
+            yield from crops_of(f"vivid-{sampling}-{number}", data, JPEG, (131, 203))
+
+        image = picture(generator, 97, 113, 90, contrast=1)
         data = encode(image, quality=98, subsampling=subsampling)
-        yield from crops_of(f"{sampling}-saturated", with_coarse_tables(data), JPEG, (97, 113))
+        # Not resized, no colours are clipped before the end.
+        whole = ((97, 113), (0, 0, 97, 113), 0, AREA, (97, 113))
+        yield job(f"{sampling}-saturated", with_coarse_tables(data), JPEG, *whole)
+        yield from crops_of(f"vivid-{sampling}-saturated", with_coarse_tables(data), JPEG, (97, 113))
         data = data[: len(data) // 2] + data[len(data) // 2 + 1000 :]
         whole = ((97, 113), (0, 0, 97, 113), 0, AREA, (50, 40))
         yield job(f"damaged-{sampling}", data, JPEG, *whole)

@@ -43,11 +43,11 @@ def newest_result() -> dict[str, Any]:
     Raises:
         ConfigError: There is none.
     """
-    paths = sorted(RESULTS.glob(f"{SUBJECT}_*.json"), key=lambda path: path.stem[-6:])
-    if not paths:
+    results = [json.loads(path.read_text()) for path in RESULTS.glob(f"{SUBJECT}_*.json")]
+    if not results:
         raise ConfigError("benchmarks/results: expected loaders_*.json, found none; make bench.")
-    result: dict[str, Any] = json.loads(paths[-1].read_text())
-    return result
+    newest: dict[str, Any] = max(results, key=lambda result: str(result["date"]))
+    return newest
 
 
 def all_tables(result: Mapping[str, Any]) -> dict[str, str]:

@@ -4,9 +4,10 @@ python -m benchmarks.writer [IMAGES]    IMAGES: a .tar of JPEGs in class folders
 
 Every write is a process of its own, so that one that hangs can be stopped. Stock gets images that
 Pillow decoded, as ffcv-imagenet's ImageFolder hands them over. Repeating the images by index makes
-the write long enough to measure. Two numbers of images give the whole write's rate and the steady
-state's, which leaves out the start, the estimate of the size, and the end. Ours waits for the disk
-(fsync), opens and hashes its file; stock does not.
+the write long enough to measure. The beton goes to --folder, so that a disk can be told from the
+writer: a folder in memory shows the writer alone. Two numbers of images give the whole write's rate
+and the steady state's, which leaves out the start, the estimate of the size, and the end. Ours
+waits for the disk (fsync), opens and hashes its file; stock does not.
 """
 
 import argparse
@@ -30,7 +31,8 @@ from PIL import Image
 
 from benchmarks.machine import describe_machine
 
-SUBJECTS = ("stock", "jpg", "passthrough")
+# Ours: "jpg" encodes every image anew, "passthrough" those over MAX_SIDE, "passthrough, all" none.
+SUBJECTS = ("stock", "jpg", "passthrough", "passthrough, all")
 NUM_WORKERS = 2
 MAX_SIDE = 500
 JPEG_QUALITY = 90
@@ -66,8 +68,8 @@ def write_stock(paths: Sequence[Path], beton: Path) -> None:
     writer.from_indexed_dataset(DecodedImages(paths))
 
 
-def write_ours(paths: Sequence[Path], beton: Path, mode: str) -> None:
-    """Write with ours, every option at its default but the mode and the number of workers."""
+def write_ours(paths: Sequence[Path], beton: Path, subject: str) -> None:
+    """Write with ours, every option at its default but mode, largest side and workers."""
     from ffvit.data.sources import Source  # noqa: PLC0415
     from ffvit.data.sources.base import FileStore  # noqa: PLC0415
     from ffvit.data.writer import write_beton  # noqa: PLC0415
@@ -80,8 +82,12 @@ def write_ours(paths: Sequence[Path], beton: Path, mode: str) -> None:
         label_names=tuple(str(label) for label in range(1000)),
         description="repeated images",
     )
+    mode, _, is_all = subject.partition(", ")
     section = WriteSection(
-        mode=mode, max_side=MAX_SIDE, jpeg_quality=JPEG_QUALITY, num_workers=NUM_WORKERS
+        mode=mode,
+        max_side=0 if is_all else MAX_SIDE,
+        jpeg_quality=JPEG_QUALITY,
+        num_workers=NUM_WORKERS,
     )
     write_beton(source, beton, section)
 
@@ -113,7 +119,10 @@ def write_once(subject: str, folder: Path, beton: Path, repeats: int) -> dict[st
 
 
 def measure(
-    rounds: int, images: Path = IMAGES, repeats: tuple[int, int] = REPEATS
+    rounds: int,
+    images: Path = IMAGES,
+    repeats: tuple[int, int] = REPEATS,
+    folder: Path | None = None,
 ) -> dict[str, Any]:
     """Write with each subject in turn, `rounds` times.
 
@@ -121,6 +130,7 @@ def measure(
         rounds: Of all subjects; they take turns, so that a machine's drift meets all.
         images: A .tar of JPEGs in class folders.
         repeats: How often the images are written in the short and the long write.
+        folder: Where betons are written; None: where temporary files go.
 
     Returns:
         For each subject the rates of every round, `images_per_s` of the long write,
@@ -133,7 +143,8 @@ def measure(
             tar.extractall(scratch, filter="data")
         for number in range(rounds):
             for subject in SUBJECTS:
-                short, long = (_write_in_process(subject, Path(scratch), n) for n in repeats)
+                beton = (folder or Path(scratch)) / "measured.beton"
+                short, long = (_write_in_process(subject, Path(scratch), beton, n) for n in repeats)
                 steady = (long["num_images"] - short["num_images"]) / (
                     long["seconds"] - short["seconds"]
                 )
@@ -185,6 +196,7 @@ def main(argv: Sequence[str]) -> None:
         "images", type=Path, nargs="?", default=IMAGES, help=".tar of JPEGs in class folders"
     )
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="where betons are written")
     parser.add_argument("--machine", default=f"{multiprocessing.cpu_count()}cores")
     parser.add_argument("--one", choices=SUBJECTS, help="for this program's own processes")
     parser.add_argument("--beton", type=Path)
@@ -201,21 +213,21 @@ def main(argv: Sequence[str]) -> None:
         "machine": describe_machine(),
         "versions": {name: metadata.version(name) for name in ("ffcv", "ffvit", "numpy", "pillow")}
         | {"pillow_libjpeg_turbo": PIL.features.version("libjpeg_turbo")},
-        **measure(options.rounds, options.images),
+        **measure(options.rounds, options.images, folder=options.folder),
     }
     path = RESULTS / f"writer_{options.machine}_{time.strftime('%Y%m')}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     sys.stdout.write(f"{table(result)}\n{path}\n")
 
 
-def _write_in_process(subject: str, folder: Path, repeats: int) -> dict[str, float]:
-    beton = folder / "measured.beton"
-    command = [sys.executable, "-m", "benchmarks.writer", str(folder), f"--one={subject}"]
+def _write_in_process(subject: str, images: Path, beton: Path, repeats: int) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.writer", str(images), f"--one={subject}"]
     command += [f"--beton={beton}", f"--repeats={repeats}"]
     finished = subprocess.run(
         command, capture_output=True, text=True, check=True, timeout=TIMEOUT_S
     )
     beton.unlink()
+    beton.with_name(f"{beton.name}.json").unlink(missing_ok=True)
     return dict(json.loads(finished.stdout.splitlines()[-1]))
 
 

@@ -34,7 +34,7 @@ int64_t SegmentReader::segment_end(int64_t mcu) const {
   return interval == 0 ? all : std::min(all, (mcu / interval + 1) * interval);
 }
 
-bool SegmentReader::enter(int64_t segment) {
+void SegmentReader::enter(int64_t segment) {
   const auto index = static_cast<size_t>(segment);
   const uint8_t* begin = index == 0 ? frame_->scan : markers_[index - 1] + 1;
   const uint8_t* end = markers_[index] - 1;
@@ -47,7 +47,6 @@ bool SegmentReader::enter(int64_t segment) {
   position_.end = last;
   segment_ = segment;
   next_mcu_ = segment * frame_->restart_interval;
-  return true;
 }
 
 bool SegmentReader::advance(int64_t num_mcus, uint32_t wanted, int16_t* coefficients) {
@@ -65,7 +64,7 @@ bool SegmentReader::advance(int64_t num_mcus, uint32_t wanted, int16_t* coeffici
 bool SegmentReader::go_to(int64_t mcu) {
   const int64_t interval = frame_->restart_interval;
   const int64_t segment = interval == 0 ? 0 : mcu / interval;
-  if (segment != segment_ && !enter(segment)) return false;
+  if (segment != segment_) enter(segment);
   return mcu == next_mcu_ || advance(mcu - next_mcu_, 0, nullptr);
 }
 

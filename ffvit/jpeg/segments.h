@@ -32,7 +32,7 @@ class SegmentReader {
 
  private:
   bool go_to(int64_t mcu);
-  bool enter(int64_t segment);
+  void enter(int64_t segment);
   bool advance(int64_t num_mcus, uint32_t wanted, int16_t* coefficients);
 
   const Target* target_ = nullptr;

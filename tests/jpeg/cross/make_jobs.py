@@ -2,8 +2,8 @@
 
 The images are noise over gradients, so that no two blocks are alike. Noise that is stored with
 small quantizers and read with large ones drives the transform into saturation. What begins with
-"damaged" must not decode, what begins with "vivid" may be left to libjpeg-turbo for its colours, which
-the driver does without; all else must.
+"damaged" must not decode, what begins with "vivid" may be left to libjpeg-turbo for its colours,
+which the driver does without; all else must.
 """
 
 import io
@@ -103,8 +103,9 @@ def jobs():
         data = encode(image, quality=98, subsampling=subsampling)
         # Not resized, no colours are clipped before the end.
         whole = ((97, 113), (0, 0, 97, 113), 0, AREA, (97, 113))
-        yield job(f"{sampling}-saturated", with_coarse_tables(data), JPEG, *whole)
-        yield from crops_of(f"vivid-{sampling}-saturated", with_coarse_tables(data), JPEG, (97, 113))
+        coarse = with_coarse_tables(data)
+        yield job(f"{sampling}-saturated", coarse, JPEG, *whole)
+        yield from crops_of(f"vivid-{sampling}-saturated", coarse, JPEG, (97, 113))
         data = data[: len(data) // 2] + data[len(data) // 2 + 1000 :]
         whole = ((97, 113), (0, 0, 97, 113), 0, AREA, (50, 40))
         yield job(f"damaged-{sampling}", data, JPEG, *whole)

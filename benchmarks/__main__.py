@@ -5,15 +5,13 @@ python -m benchmarks --quick     2 minutes: does everything work? Its figures ar
 """
 
 import argparse
-import importlib
-import importlib.util
 import json
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import betons, loaders, quality, startup, tables, targets
+from benchmarks import betons, loaders, quality, stages, startup, tables, targets, writer
 from benchmarks.machine import REPOSITORY, describe_machine, short_name
 from benchmarks.peers import BATCH_SIZE
 from benchmarks.processes import run_apart
@@ -24,6 +22,7 @@ NUM_ROUNDS = 7
 NUM_STARTS = 3
 IMAGES_PER_ROUND = 1000
 SMALL_IMAGES_PER_ROUND = 500
+NUM_SMALL_ROUNDS = 5
 QUICK_CONTENDERS = (
     "stock, old",
     "ffvit in FFCV, ours",
@@ -74,15 +73,15 @@ def measure(num_rounds: int, is_quick: bool) -> dict[str, Any]:
         "batch_size": BATCH_SIZE,
         "machine": machine,
         "image_set": image_set | {"titles": {} if is_quick else betons.TITLES},
-        # Of other files: {"ratios": {"jpg": {"images_per_s": [...]}, ...}}, by round, and
-        # {stage: microseconds per image}. None where the file is not there.
-        "writer": _measure_if_there("benchmarks.writer", num_rounds),
-        "stages": _measure_if_there("benchmarks.stages", num_rounds),
+        "writer": writer.measure(num_rounds, repeats=(1, 2) if is_quick else writer.REPEATS),
+        "stages": stages.measure(num_rounds),
         "quality": run_apart(quality.measure, num_crops, timeout_s=QUALITY_TIMEOUT_S),
         "startup": startup.measure(1 if is_quick else min(num_rounds, NUM_STARTS)),
         # The longest last: what fails before them costs least.
         "loaders": loaders.measure(contenders, num_rounds, num_images),
-        "betons": None if is_quick else loaders.measure(small, num_rounds, SMALL_IMAGES_PER_ROUND),
+        "betons": None
+        if is_quick
+        else loaders.measure(small, min(num_rounds, NUM_SMALL_ROUNDS), SMALL_IMAGES_PER_ROUND),
     }
     return result | {"targets": targets.as_dicts(result)}
 
@@ -92,13 +91,6 @@ def default_path(result: dict[str, Any]) -> Path:
     month = result["date"][:7].replace("-", "")
     name = f"{tables.SUBJECT}_{short_name(result['machine'])}_{month}.json"
     return REPOSITORY / "benchmarks" / "results" / name
-
-
-def _measure_if_there(module: str, num_rounds: int) -> dict[str, Any] | None:
-    if importlib.util.find_spec(module) is None:
-        return None
-    result: dict[str, Any] = importlib.import_module(module).measure(num_rounds)
-    return result
 
 
 if __name__ == "__main__":

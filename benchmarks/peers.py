@@ -87,9 +87,12 @@ def ffvit_loader(contender: Contender, num_images: int) -> Epoch:
     epochs = itertools.count()
 
     def epoch(resolution: int) -> Iterator[Any]:
-        for _ in range(num_images // loader.info.num_samples):
+        num_left = num_images // BATCH_SIZE
+        while num_left > 0:
             loader.set_epoch(next(epochs), resolution)
-            yield from (images for images, _ in loader)
+            yield from (images for images, _ in itertools.islice(loader, num_left))
+            num_left -= len(loader)
+        loader.close()  # or it would run ahead in others' rounds
 
     return epoch
 

@@ -69,17 +69,34 @@ class Bench {
     targets_[kNoSamples].clip_colours = no_clipping;
     pixels_.resize(static_cast<size_t>(input_.resolution * input_.resolution * 3) *
                    input_.jobs.size());
+    leave_out_others();
   }
 
   // Microseconds of CPU time per image.
   double run(int variant) {
     const double begin = cpu_microseconds();
-    for (size_t i = 0; i < input_.jobs.size(); ++i) run_one(variant, i);
+    for (size_t i = 0; i < input_.jobs.size(); ++i) {
+      if (run_one(variant, i)) continue;
+      std::fprintf(stderr, "error: image %zu is not for the kernel's own decoder\n", i);
+      std::exit(1);
+    }
     return (cpu_microseconds() - begin) / static_cast<double>(input_.jobs.size());
   }
 
  private:
-  void run_one(int variant, size_t index) {
+  // Some images are libjpeg-turbo's for their colours, which stages that are left out would hide.
+  void leave_out_others() {
+    std::vector<Job> own;
+    for (size_t i = 0; i < input_.jobs.size(); ++i) {
+      if (run_one(kEverything, i)) own.push_back(input_.jobs[i]);
+    }
+    const size_t num_others = input_.jobs.size() - own.size();
+    if (num_others > 0) std::fprintf(stderr, "%zu images left out\n", num_others);
+    input_.jobs = own;
+  }
+
+  // Returns whether the kernel's own decoder decodes the image.
+  bool run_one(int variant, size_t index) {
     const Job& job = input_.jobs[index];
     const Target& target = targets_[variant];
     const auto* data = reinterpret_cast<const uint8_t*>(job.data);
@@ -94,9 +111,7 @@ class Bench {
           pixels_.data() + index * static_cast<size_t>(3 * output.height * output.width);
       is_good = is_good && decoder_.decode(job, output, &resizer_);
     }
-    if (is_good) return;
-    std::fprintf(stderr, "error: image %zu is not for the kernel's own decoder\n", index);
-    std::exit(1);
+    return is_good;
   }
 
   Input input_;

@@ -106,8 +106,12 @@ inline void transpose_halves(Lanes* r) {
 // Write lanes 0 to 7, and 8 to 15, as 8 bytes each, given less 128; what lies outside of a byte's
 // range is clipped.
 inline void store_bytes(uint8_t* low, uint8_t* high, const Lanes& a) {
-  for (int i = 0; i < 16; ++i) {
-    (i < 8 ? low : high)[i % 8] = static_cast<uint8_t>(std::min(std::max(a.v[i] + 128, 0), 255));
+  const auto level = [&](int i) {
+    return static_cast<uint8_t>(std::min(std::max(a.v[i] + 128, 0), 255));
+  };
+  for (int i = 0; i < 8; ++i) {
+    low[i] = level(i);
+    high[i] = level(8 + i);
   }
 }
 

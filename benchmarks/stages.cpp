@@ -109,7 +109,8 @@ class Bench {
       output.height = output.width = input_.resolution;
       output.pixels =
           pixels_.data() + index * static_cast<size_t>(3 * output.height * output.width);
-      is_good = is_good && decoder_.decode(job, output, &resizer_);
+      is_good =
+          is_good && decoder_.decode(job, output, false, &resizer_) == BaselineDecoder::kDecoded;
     }
     return is_good;
   }

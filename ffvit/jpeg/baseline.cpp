@@ -19,8 +19,9 @@ bool BaselineDecoder::open(const Target& target, const uint8_t* data, size_t siz
   return read_frame(data, size, &tables_, &frame_);
 }
 
-bool BaselineDecoder::decode(const Job& job, const Output& output, Resizer* resizer) {
-  if (!reader_.open(*target_, frame_)) return false;
+BaselineDecoder::Outcome BaselineDecoder::decode(const Job& job, const Output& output,
+                                                 bool takes_vivid, Resizer* resizer) {
+  if (!reader_.open(*target_, frame_)) return kIsDamaged;
   const int64_t mcu_width = 8 * frame_.luma_across, mcu_height = 8 * frame_.luma_down;
   FilterTaps &across = resizer->across, &down = resizer->down;
   FilterTaps &chroma_across = resizer->chroma_across, &chroma_down = resizer->chroma_down;
@@ -54,8 +55,8 @@ bool BaselineDecoder::decode(const Job& job, const Output& output, Resizer* resi
 
   const int64_t num_channels = 3 * (right - left) * (bottom - top) * mcu_width * mcu_height;
   const bool is_shared = frame_.luma_across * frame_.luma_down > 1;
-  const int64_t most_excess =
-      is_shared ? kMaxExcess * num_channels / kExcessUnit : std::numeric_limits<int64_t>::max();
+  const int64_t most_excess = is_shared && !takes_vivid ? kMaxExcess * num_channels / kExcessUnit
+                                                        : std::numeric_limits<int64_t>::max();
   excess_ = 0;
 
   // Luma blocks under the crop; of the outermost MCUs these may be a part.
@@ -70,13 +71,13 @@ bool BaselineDecoder::decode(const Job& job, const Output& output, Resizer* resi
       const bool is_outermost = mcu == first || mcu + 1 == end;
       const int64_t stop =
           is_outermost ? mcu + 1 : std::min({end - 1, reader_.segment_end(mcu), mcu + kMcusAtOnce});
-      if (!reader_.decode(mcu, stop - mcu, wanted, coefficients)) return false;
+      if (!reader_.decode(mcu, stop - mcu, wanted, coefficients)) return kIsDamaged;
       const int16_t* blocks = coefficients;
       for (; mcu < stop; ++mcu, blocks += frame_.layout.num_blocks * kBlockSize) {
         add_mcu(blocks, wanted, mcu - first);
       }
     }
-    if (excess_ > most_excess) return false;
+    if (excess_ > most_excess) return kIsVivid;
     const bool is_tall = frame_.luma_down == 2;
     resizer->add_stripe(luma_.data(), kStripeHeight, left * mcu_width, {0, y * mcu_height},
                         {is_tall ? 0 : -1, y * mcu_height + 8});
@@ -85,7 +86,7 @@ bool BaselineDecoder::decode(const Job& job, const Output& output, Resizer* resi
     const bool is_last = y + 1 == bottom;
     resizer->finish_rows(is_last ? kAll : (y + 1) * mcu_height, is_last ? kAll : (y + 1) * 8);
   }
-  return true;
+  return kDecoded;
 }
 
 uint32_t BaselineDecoder::wanted_blocks(Range columns, Range rows, int64_t mcu_column,

@@ -18,10 +18,12 @@ class BaselineDecoder {
   bool open(const Target& target, const uint8_t* data, size_t size);
   const Frame& frame() const { return frame_; }
 
-  // Decode the job's crop, which lies inside the image. Returns false if the data under it are
-  // damaged, or its colours so far outside of RGB that only whole pixels can be clipped rightly;
-  // the output is then undefined.
-  bool decode(const Job& job, const Output& output, Resizer* resizer);
+  enum Outcome { kDecoded, kIsDamaged, kIsVivid };
+
+  // Decode the job's crop, which lies inside the image. Unless it returns kDecoded the output is
+  // undefined: the data under the crop are damaged or, not if `takes_vivid`, the colours so far
+  // outside of RGB that only whole pixels can be clipped rightly.
+  Outcome decode(const Job& job, const Output& output, bool takes_vivid, Resizer* resizer);
 
   // Returns whether every coefficient of the image can be decoded.
   bool check_all() { return reader_.open(*target_, frame_) && reader_.check_all(); }

@@ -33,15 +33,24 @@ class Worker {
       return kOk;
     }
     if (job.mode != kJpeg) return kUnknownMode;
+    auto outcome = BaselineDecoder::kIsDamaged;
     if (baseline_.open(target, data, static_cast<size_t>(job.size))) {
       const Frame& frame = baseline_.frame();
       if (frame.width != job.width || frame.height != job.height) return kWrongSize;
-      if (baseline_.decode(job, output, &resizer_)) return kOk;
+      outcome = baseline_.decode(job, output, false, &resizer_);
+      if (outcome == BaselineDecoder::kDecoded) return kOk;
     }
     ++num_fallbacks;
     const uint8_t* pixels = nullptr;
     const Status status = turbo_.decode(job, &pixels);
-    if (status == kOk) rgb_.resize(target, pixels, job, output, &resizer_);
+    if (status == kOk) {
+      rgb_.resize(target, pixels, job, output, &resizer_);
+    } else if (outcome == BaselineDecoder::kIsVivid) {
+      // libjpeg-turbo complains about more, and whether an image is sound must not depend on its
+      // colours.
+      outcome = baseline_.decode(job, output, true, &resizer_);
+      if (outcome == BaselineDecoder::kDecoded) return kOk;
+    }
     return status;
   }
 

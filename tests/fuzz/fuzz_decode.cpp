@@ -16,6 +16,7 @@
 #include "coefficients.h"
 #include "input.h"
 #include "kernel.h"
+#include "shrink.h"
 
 namespace {
 
@@ -103,6 +104,29 @@ void check_pixels(const Job& job, const Result& whole) {
   }
 }
 
+// The writer encodes anew what the kernel's own decoder takes, and nothing else, to the same file
+// by each target.
+void check_shrinking(size_t num_targets, const Job& job, bool is_own) {
+  const int64_t height = (job.height + 1) / 2, width = (2 * job.width + 2) / 3;
+  const auto capacity = static_cast<size_t>(4096 + 8 * height * width);
+  const std::unique_ptr<uint8_t[]> first(new uint8_t[capacity]), other(new uint8_t[capacity]);
+  int64_t expected = 0;
+  for (size_t target = 0; target < num_targets; ++target) {
+    uint8_t* out = target == 0 ? first.get() : other.get();
+    const int64_t size = ffvit_shrink_jpeg(
+        static_cast<int64_t>(target), reinterpret_cast<const void*>(job.data), job.size, job.height,
+        job.width, height, width, 90, 4, out, static_cast<int64_t>(capacity));
+    if (target == 0) {
+      expected = size;
+      require((size > 0) == is_own, "shrinking takes what the kernel's own decoder takes");
+    } else {
+      require(size == expected, "targets agree on the size of the shrunken file");
+      require(size < 0 || std::memcmp(first.get(), out, static_cast<size_t>(size)) == 0,
+              "targets agree on the shrunken file");
+    }
+  }
+}
+
 void check_whole(const std::vector<int64_t>& pools, const Job& job, const Job& all) {
   const bool is_small = job.height * job.width <= kMaxComparedPixels;
   const int64_t height = is_small ? job.height : 1, width = is_small ? job.width : 1;
@@ -114,6 +138,7 @@ void check_whole(const std::vector<int64_t>& pools, const Job& job, const Job& a
     require(checked == whole.status, "checking gives the status of decoding");
   }
   if (is_small && whole.is_own) check_crop(pools.back(), job, whole);
+  if (is_small) check_shrinking(pools.size(), all, whole.is_own);
   const auto* data = reinterpret_cast<const uint8_t*>(job.data);
   const ffvit::Coefficients compared = ffvit::compare_coefficients(data, job.size);
   require(compared.are_equal, "coefficients are libjpeg-turbo's");

@@ -122,6 +122,16 @@ def test_colours_far_outside_of_rgb_are_libjpeg_turbos_where_pixels_share_chroma
     assert np.abs(ours - clipped_first(job, size, size)).max() <= largest
 
 
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_vivid_images_that_libjpeg_turbo_complains_about_are_decoded_all_the_same(sampling):
+    data = encode(noisy_blue(96, 128, 60), sampling)
+    height, width = pillow(data).shape[:2]
+    expected = clipped_first(Job(data, height, width), 24, 24)
+    version = data.index(b"JFIF\0") + 5
+    data = data[:version] + b"\x09" + data[version + 1 :]  # of JFIF; there is none such
+    assert np.abs(decode_one(Job(data, height, width), 24, 24) - expected).mean() < 6
+
+
 def test_white_stays_white_and_black_black_under_any_shrinking():
     for level, size in itertools.product([0, 255], [300, 1000, 3000]):
         data = encode(np.full((size, size // 7, 3), level, dtype=np.uint8))

@@ -3,12 +3,13 @@
 What becomes of a source's images is writer.py's business, of another beton's repack.py's.
 """
 
-import hashlib
+import dataclasses
 import os
 import shutil
 import sys
 import time
 import types
+import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, suppress
 from importlib import metadata
@@ -16,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from ffcv.fields import IntField, RGBImageField
 from ffcv.memory_allocator import MemoryAllocator
 from ffcv.writer import DatasetWriter, handle_sample
 from tqdm import tqdm
 
-from ffvit.data.beton import JPG, RAW, open_beton
+from ffvit.data.beton import JPG, RAW, read_tables
 from ffvit.data.images import StoredImage
 from ffvit.data.manifest import Manifest, manifest_path, write_manifest
 from ffvit.data.sources import Indices
@@ -34,10 +36,26 @@ PAGE_BYTES = 8 << 20
 SMALL_BETON_BYTES = 256 << 20
 
 _LINE_INTERVAL_S = 10.0
-_HASH_CHUNK_BYTES = 1 << 22
 
 # Images, in the order in which they are stored; closed when no more are wanted.
 Images = Generator[StoredImage, None, None]
+
+
+@dataclasses.dataclass(frozen=True)
+class WrittenBeton:
+    """What a manifest says about the bytes of a beton.
+
+    Attributes:
+        num_bytes: Of the file.
+        num_originals: Images that are their source's own file.
+        tables_crc32: As in the manifest.
+        checksums: (num_samples,) uint32, zlib.crc32 of each stored image.
+    """
+
+    num_bytes: int
+    num_originals: int
+    tables_crc32: int
+    checksums: npt.NDArray[np.uint32]
 
 
 def store_images(
@@ -46,7 +64,7 @@ def store_images(
     images: Images,
     labels: Indices,
     name: str,
-    describe: Callable[[Path, int], Manifest | None],
+    describe: Callable[[WrittenBeton], Manifest | None],
 ) -> Manifest | None:
     """Write a beton and its manifest; they appear under their names when they are whole.
 
@@ -59,8 +77,8 @@ def store_images(
         images: As they are stored; closed at the end.
         labels: (num_samples,) int64, in the same order.
         name: For the progress line.
-        describe: Makes the manifest from the whole beton, under its temporary name, and the number
-            of images that are their source's own file. None: there will be no manifest.
+        describe: Makes the manifest; it is called once the beton has been read back and found
+            right. None: there will be no manifest.
 
     Returns:
         The manifest.
@@ -74,10 +92,10 @@ def store_images(
         path.parent.mkdir(parents=True, exist_ok=True)
         engine = Engine(temporary, page_bytes)
         with closing(images), Progress(len(labels), name) as progress:
-            num_originals = engine.write(progress.count(images), labels)
+            written = engine.write(progress.count(images), labels)
         _flush_to_disk(temporary)
-        open_beton(temporary)
-        manifest = describe(temporary, num_originals)
+        _verify(temporary, written)
+        manifest = describe(written)
         if manifest is not None:
             write_manifest(manifest, manifest_temporary)
         # In this order no beton is ever seen beside another one's manifest.
@@ -143,12 +161,13 @@ class Engine(DatasetWriter):  # type: ignore[misc]
             buf=bytearray(self.num_samples * self.metadata_type.itemsize)
         )
 
-    def write(self, images: Iterable[StoredImage], labels: Indices) -> int:
-        """Write the whole file; returns how many images are their source's own file."""
+    def write(self, images: Iterable[StoredImage], labels: Indices) -> WrittenBeton:
+        """Write the whole file."""
         self.num_samples = len(labels)
         self.prepare()
         records = np.frombuffer(self.metadata_sm.buf, dtype=self.metadata_type)
         allocator = MemoryAllocator(self.fname, self.data_region_start, self.page_size)
+        checksums = np.zeros(self.num_samples, dtype=np.uint32)
         num_originals = 0
         try:
             with allocator:
@@ -156,6 +175,7 @@ class Engine(DatasetWriter):  # type: ignore[misc]
                     self._check_size(image)
                     sample, names = (image, label), self.metadata_type.names
                     handle_sample(sample, position, names, records, allocator, self.fields)
+                    checksums[position] = image.crc32
                     num_originals += image.is_original
         finally:
             allocator.fp.close()  # it stays open when its last page cannot be written
@@ -164,7 +184,18 @@ class Engine(DatasetWriter):  # type: ignore[misc]
         if Path(self.fname).stat().st_size != expected:
             raise OSError("the system took only a part of the data; is the disk or a quota full?")
         self.finalize(allocator.allocations)
-        return num_originals
+        return WrittenBeton(
+            num_bytes=Path(self.fname).stat().st_size,
+            num_originals=num_originals,
+            tables_crc32=self._tables_crc32(),
+            checksums=checksums,
+        )
+
+    def _tables_crc32(self) -> int:
+        with Path(self.fname).open("rb") as file:
+            checksum = zlib.crc32(file.read(self.data_region_start))
+            file.seek(int(self.header["alloc_table_ptr"]))
+            return zlib.crc32(file.read(), checksum)
 
     def _check_size(self, image: StoredImage) -> None:
         """Refuse an image that no page can hold."""
@@ -222,13 +253,17 @@ def _flush_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def sha256_of(path: Path) -> str:
-    """Hash a file, hexadecimal."""
-    digest = hashlib.sha256()
+def _verify(path: Path, written: WrittenBeton) -> None:
+    """Read a beton back: its tables are sound, and every image is what was encoded."""
+    tables = read_tables(path)
     with path.open("rb") as file:
-        while chunk := file.read(_HASH_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        for index, (pointer, size) in enumerate(zip(tables.pointers, tables.sizes, strict=True)):
+            data = os.pread(file.fileno(), int(size), int(pointer))
+            if zlib.crc32(data) != written.checksums[index]:
+                raise BetonError(
+                    f"{path}: sample {index} is not what was written; check memory and disk, and "
+                    "write it again."
+                )
 
 
 def say(text: str) -> None:

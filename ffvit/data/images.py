@@ -8,6 +8,7 @@ not applied, as in all common ImageNet pipelines.
 import dataclasses
 import io
 import warnings
+import zlib
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -41,6 +42,7 @@ class StoredImage:
         height: Pixels.
         width: Pixels.
         is_jpeg: Which of the two `data` is.
+        crc32: zlib.crc32 of `data`, made where the image was encoded.
         is_original: `data` is the source's own file, byte by byte.
     """
 
@@ -48,7 +50,15 @@ class StoredImage:
     height: int
     width: int
     is_jpeg: bool
+    crc32: int
     is_original: bool = False
+
+
+def stored_image(
+    data: bytes, size: tuple[int, int], is_jpeg: bool, is_original: bool = False
+) -> StoredImage:
+    """Add the checksum to encoded `data` of (height, width) pixels."""
+    return StoredImage(data, *size, is_jpeg, zlib.crc32(data), is_original)
 
 
 def encode_image(data: bytes, name: str, section: WriteSection) -> StoredImage:
@@ -88,8 +98,8 @@ def encode_image(data: bytes, name: str, section: WriteSection) -> StoredImage:
             f"{image.height}; set --max_side."
         )
     if section.mode == "raw":
-        return StoredImage(image.tobytes(), image.height, image.width, is_jpeg=False)
-    return StoredImage(_encode_jpeg(image, section), image.height, image.width, is_jpeg=True)
+        return stored_image(image.tobytes(), (image.height, image.width), is_jpeg=False)
+    return stored_image(_encode_jpeg(image, section), (image.height, image.width), is_jpeg=True)
 
 
 def _from_ordinary_jpeg(data: bytes, section: WriteSection) -> StoredImage | None:
@@ -110,14 +120,14 @@ def _from_ordinary_jpeg(data: bytes, section: WriteSection) -> StoredImage | Non
         return None
     new_size = _target_size(size, section)
     if section.mode == "passthrough" and new_size == size and _decodes(data, size):
-        return StoredImage(data, *size, is_jpeg=True, is_original=True)
+        return stored_image(data, size, is_jpeg=True, is_original=True)
     if section.chroma != "420":
         return None
     try:
         data = shrink_jpeg(data, size, new_size, section.jpeg_quality, section.restart_interval)
     except ValueError:
         return None
-    return StoredImage(data, *new_size, is_jpeg=True)
+    return stored_image(data, new_size, is_jpeg=True)
 
 
 def _is_upright(data: bytes) -> bool:

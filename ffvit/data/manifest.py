@@ -1,5 +1,6 @@
 """The manifest beside a beton, `X.beton.json`: where its images come from, and their labels."""
 
+import base64
 import dataclasses
 import json
 import os
@@ -7,9 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from ffvit.errors import BetonError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,9 +29,12 @@ class Manifest:
         num_originals: Images whose source file was kept byte by byte.
         class_counts: Images of each class.
         label_names: Name of each class.
+        skipped: Name of each image that was left out, and why.
         versions: Of the programs that wrote it.
         beton_bytes: Size of the beton.
-        sha256: Of the beton, hexadecimal.
+        tables_crc32: zlib.crc32 of everything before the first page's padding (header, field
+            descriptors, records), continued over the allocation table.
+        sample_crc32: zlib.crc32 of each stored image's bytes; base64 of little-endian uint32.
     """
 
     format_version: int
@@ -38,9 +45,20 @@ class Manifest:
     num_originals: int
     class_counts: tuple[int, ...]
     label_names: tuple[str, ...]
+    skipped: tuple[tuple[str, str], ...]
     versions: Mapping[str, str]
     beton_bytes: int
-    sha256: str
+    tables_crc32: int
+    sample_crc32: str
+
+    def checksums(self) -> npt.NDArray[np.uint32]:
+        """Decode `sample_crc32`: (num_samples,) uint32, in the order of the samples."""
+        return np.frombuffer(base64.b64decode(self.sample_crc32, validate=True), dtype="<u4")
+
+
+def encode_checksums(checksums: npt.NDArray[np.uint32]) -> str:
+    """Make a manifest's `sample_crc32` of (num_samples,) checksums."""
+    return base64.b64encode(checksums.astype("<u4").tobytes()).decode("ascii")
 
 
 def manifest_path(beton: Path) -> Path:
@@ -59,11 +77,14 @@ def load_manifest(beton: Path) -> Manifest | None:
         record = json.loads(path.read_text(encoding="utf-8"))
         for key in ("class_counts", "label_names"):
             record[key] = tuple(record[key])
+        record["skipped"] = tuple((str(name), str(reason)) for name, reason in record["skipped"])
         manifest = Manifest(**record)
         sound = (
             manifest.format_version == FORMAT_VERSION
             and all(isinstance(name, str) for name in manifest.label_names)
             and len(manifest.label_names) == len(manifest.class_counts)
+            and isinstance(manifest.tables_crc32, int)
+            and len(manifest.checksums()) == manifest.num_samples
         )
     except FileNotFoundError:
         return None

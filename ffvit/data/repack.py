@@ -20,13 +20,13 @@ from ffvit.data.engine import (
     PAGE_BYTES,
     SMALL_BETON_BYTES,
     SMALL_PAGE_BYTES,
+    WrittenBeton,
     check_room,
     say,
-    sha256_of,
     store_images,
 )
-from ffvit.data.images import StoredImage
-from ffvit.data.manifest import Manifest, load_manifest
+from ffvit.data.images import StoredImage, stored_image
+from ffvit.data.manifest import Manifest, encode_checksums, load_manifest
 from ffvit.errors import BetonError, ConfigError
 from ffvit.jpeg.transcode import add_restart_markers
 
@@ -69,8 +69,8 @@ def repack_beton(old: Path, new: Path, restart_interval: int = 4) -> None:
         f"{old_bytes / 1e6:,.1f} MB, to {new} ({free})"
     )
 
-    def describe(beton: Path, _: int) -> Manifest | None:
-        return None if manifest is None else _describe(beton, manifest, restart_interval)
+    def describe(written: WrittenBeton) -> Manifest | None:
+        return None if manifest is None else _describe(written, manifest, restart_interval)
 
     images = _repacked_images(old, tables, restart_interval)
     store_images(new, _page_bytes(tables), images, tables.labels, new.stem, describe)
@@ -101,7 +101,7 @@ def _repacked_images(
                     f"{old}: sample {index} cannot be given restart markers ({error}); write the "
                     "beton again from its source."
                 ) from None
-        return StoredImage(data, height, width, is_jpeg)
+        return stored_image(data, (height, width), is_jpeg)
 
     try:
         under_way: collections.deque[Future[StoredImage]] = collections.deque()
@@ -124,13 +124,14 @@ def _page_bytes(tables: Tables) -> int:
     return max(smallest_page, 1 << (largest - 1).bit_length())
 
 
-def _describe(beton: Path, manifest: Manifest, restart_interval: int) -> Manifest:
+def _describe(written: WrittenBeton, manifest: Manifest, restart_interval: int) -> Manifest:
     versions = {name: metadata.version(name) for name in ("ffvit", "ffcv")}
     return dataclasses.replace(
         manifest,
         options={**manifest.options, "restart_interval": restart_interval},
         num_originals=0,
         versions={**manifest.versions, **versions},
-        beton_bytes=beton.stat().st_size,
-        sha256=sha256_of(beton),
+        beton_bytes=written.num_bytes,
+        tables_crc32=written.tables_crc32,
+        sample_crc32=encode_checksums(written.checksums),
     )

@@ -20,13 +20,13 @@ from ffvit.data.engine import (
     PAGE_BYTES,
     SMALL_BETON_BYTES,
     SMALL_PAGE_BYTES,
+    WrittenBeton,
     check_room,
     say,
-    sha256_of,
     store_images,
 )
 from ffvit.data.images import CHROMA, LARGEST_SIDE_PX
-from ffvit.data.manifest import FORMAT_VERSION, Manifest
+from ffvit.data.manifest import FORMAT_VERSION, Manifest, encode_checksums
 from ffvit.data.sources import Indices, Source, take_evenly
 from ffvit.errors import ConfigError
 from ffvit.options import WriteSection
@@ -79,7 +79,7 @@ def write_beton(
         images,
         source.labels[order],
         split,
-        lambda beton, num_originals: _describe(beton, source, section, split, num_originals),
+        lambda written: _describe(written, source, section, split),
     )
     assert manifest is not None
     return manifest
@@ -159,9 +159,7 @@ def _page_bytes(projected_bytes: int, section: WriteSection) -> int:
     return SMALL_PAGE_BYTES if is_small and section.mode != "raw" else PAGE_BYTES
 
 
-def _describe(
-    beton: Path, source: Source, section: WriteSection, split: str, num_originals: int
-) -> Manifest:
+def _describe(written: WrittenBeton, source: Source, section: WriteSection, split: str) -> Manifest:
     num_classes = len(source.label_names)
     return Manifest(
         format_version=FORMAT_VERSION,
@@ -169,9 +167,10 @@ def _describe(
         source=source.description,
         options=dataclasses.asdict(section),
         num_samples=len(source),
-        num_originals=num_originals,
+        num_originals=written.num_originals,
         class_counts=tuple(np.bincount(source.labels, minlength=num_classes).tolist()),
         label_names=source.label_names,
+        skipped=(),
         versions={
             "ffvit": metadata.version("ffvit"),
             "ffcv": metadata.version("ffcv"),
@@ -180,6 +179,7 @@ def _describe(
             "numpy": metadata.version("numpy"),
             "python": platform.python_version(),
         },
-        beton_bytes=beton.stat().st_size,
-        sha256=sha256_of(beton),
+        beton_bytes=written.num_bytes,
+        tables_crc32=written.tables_crc32,
+        sample_crc32=encode_checksums(written.checksums),
     )

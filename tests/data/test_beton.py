@@ -197,10 +197,13 @@ def test_negative_label_is_refused(tmp_path):
     ("change", "message"),
     [
         ({"beton_bytes": 1}, "describes a beton of 1 bytes"),
-        ({"num_samples": 63}, "describes 63 images"),
+        ({"num_samples": 63, "sample_crc32": 84 * "AAAA"}, "describes 63 images"),
         ({"label_names": ["a"], "class_counts": [64]}, "1 classes"),
         ({"label_names": ["a", "b"]}, "expected a manifest"),
-        ({"format_version": 9}, "version 1"),
+        ({"format_version": 9}, "version 2"),
+        ({"num_samples": 63}, "expected a manifest"),
+        ({"sample_crc32": "?"}, "expected a manifest"),
+        ({"skipped": ["a.jpg"]}, "expected a manifest"),
         ({"unknown": 0}, "expected a manifest"),
     ],
 )

@@ -43,6 +43,11 @@ def write_splits(section: WriteSection) -> None:
             f"{originals if manifest.num_originals else ''} of {len(manifest.label_names):,} "
             f"classes, {manifest.beton_bytes / 1e6:,.1f} MB, {images_per_s:,.0f} images/s: {path}"
         )
+        if manifest.skipped:
+            say(
+                f"{split}: left out {len(manifest.skipped):,} images that cannot be read; "
+                f'{path}.json lists them and why under "skipped"'
+            )
 
 
 def next_command(section: WriteSection) -> str:

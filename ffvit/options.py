@@ -151,6 +151,15 @@ class WriteSection:
     jpeg_quality: int = option(90, "JPEG quality, 1 to 100")
     chroma: str = option("420", "chroma subsampling of encoded JPEGs: 420, 422 or 444")
     restart_interval: int = option(4, "MCUs between restart markers; 0: none")
+    max_pixels: int = option(
+        89_478_485, "an image with more pixels is refused before it is decoded (Pillow's limit)"
+    )
+    on_error: str = option(
+        "stop", "an image that cannot be read: stop, or skip it and list it in the manifest"
+    )
+    resume: bool = option(
+        False, "keep what is written when interrupted, and go on with what an earlier run left"
+    )
     subset: int = option(
         0, "write only so many images of each split, evenly over the classes; 0: all"
     )

@@ -98,6 +98,18 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def large_images(tmp_path_factory) -> Path:
+    """Make images that take long to write."""
+    folder = tmp_path_factory.mktemp("large")
+    data = encode(gradient(1500, 1500), quality=95)
+    for number in range(300):
+        path = folder / f"c{number % 2}" / f"{number}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_betons(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Write the image folder into one beton per split: {"train": 64 images, "val": 24 images}."""
     from ffvit.data.sources import open_sources  # noqa: PLC0415

@@ -6,12 +6,10 @@ of workers. Images are handed over in shared memory (slots.py), as a pipe copies
 """
 
 import collections
-import contextlib
 import dataclasses
 import multiprocessing
 import os
 import signal
-import threading
 import traceback
 import warnings
 from collections.abc import Generator, Iterator, Sequence
@@ -20,7 +18,8 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import cast
 
-from ffvit.data.images import StoredImage, encode_image
+from ffvit.data.images import SkippedImage, StoredImage, encode_image
+from ffvit.data.signals import deferred_signals
 from ffvit.data.slots import SLOT_BYTES, Slots
 from ffvit.data.sources import Indices, Source
 from ffvit.errors import SourceError, UserError
@@ -34,7 +33,7 @@ STOP_TIMEOUT_S = 5
 
 
 # An image, and the number of its bytes where these lie in its slot.
-_Answer = tuple[StoredImage, int | None]
+_Answer = tuple[StoredImage | SkippedImage, int | None]
 
 
 @dataclasses.dataclass
@@ -53,7 +52,7 @@ def encode_in_order(
     section: WriteSection,
     num_workers: int,
     start_method: str = "fork",
-) -> Generator[StoredImage, None, None]:
+) -> Generator[StoredImage | SkippedImage, None, None]:
     """Encode images of a source in worker processes.
 
     Close the generator to stop early; no process outlives it.
@@ -61,7 +60,7 @@ def encode_in_order(
     Args:
         source: Of the images.
         order: (num_samples,) int64, the images to encode.
-        section: How to encode.
+        section: How to encode, and what becomes of an image that cannot be.
         num_workers: Processes; at most as many as are of use.
         start_method: fork shares the source's index and the imported packages with the workers;
             they touch neither numba nor torch, so the threads of those do not matter. spawn and
@@ -69,18 +68,20 @@ def encode_in_order(
 
     Yields:
         One image for each entry of `order`, in that order. Its data may be overwritten when the
-        next one is asked for.
+        next one is asked for. `on_error=skip` gives a `SkippedImage` where there is none.
 
     Raises:
         SourceError: An image cannot be read or encoded, or its worker died; names the image.
     """
+    if len(order) == 0:
+        return
     context = multiprocessing.get_context(start_method)
     workers: list[_Worker] = []
     num_workers = min(num_workers, -(-len(order) // CHUNK))
     num_slots = RUN_AHEAD * num_workers
     slots = Slots(num_slots, num_workers, is_inherited=start_method == "fork")
     try:
-        with _deferred_signals():
+        with deferred_signals():  # an exception in the midst of a fork is lost in its hooks
             for number in range(num_workers):
                 worker = _start(context, number, source, section, slots)
                 workers.append(worker)
@@ -96,26 +97,6 @@ def encode_in_order(
 def available_cpus() -> int:
     """Count the CPU cores this process may use."""
     return len(os.sched_getaffinity(0))
-
-
-@contextlib.contextmanager
-def _deferred_signals() -> Iterator[None]:
-    """Hold back Ctrl-C and SIGTERM: an exception in the midst of a fork is lost in its hooks."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals are handled elsewhere
-        return
-    arrived: list[int] = []
-    previous = {
-        kind: signal.signal(kind, lambda number, _: arrived.append(number))
-        for kind in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for kind, handler in previous.items():
-            signal.signal(kind, handler)
-    for number in arrived:
-        signal.raise_signal(number)
 
 
 def _start(
@@ -136,7 +117,7 @@ def _start(
 
 def _collect(
     workers: Sequence[_Worker], source: Source, order: Indices, slots: Slots, num_slots: int
-) -> Iterator[StoredImage]:
+) -> Iterator[StoredImage | SkippedImage]:
     """Hand out chunks, gather the answers, and put them in order."""
     by_connection = {worker.connection: worker for worker in workers}
     answers: dict[int, _Answer] = {}
@@ -157,7 +138,7 @@ def _collect(
                 received = _receive(worker, source, slots)
                 answers.update(zip(worker.pending.popleft(), received, strict=True))
         image, num_bytes = answers.pop(position)
-        if num_bytes is not None:
+        if isinstance(image, StoredImage) and num_bytes is not None:
             data = slots.get(position % num_slots, num_bytes)
             image = dataclasses.replace(image, data=data)
         yield image
@@ -227,9 +208,8 @@ def _encode_chunk(
     try:
         for index, slot in tasks:
             slots.in_hand[number] = index
-            image = encode_image(source.read(index), source.name(index), section)
-            num_bytes = None
-            if len(image.data) <= SLOT_BYTES:
+            image, num_bytes = _encode(source, index, section), None
+            if isinstance(image, StoredImage) and len(image.data) <= SLOT_BYTES:
                 slots.put(slot, image.data)
                 num_bytes = len(image.data)
                 image = dataclasses.replace(image, data=b"")
@@ -239,3 +219,19 @@ def _encode_chunk(
     except Exception:  # noqa: BLE001 - passed on to the parent, which raises it
         return traceback.format_exc()
     return answers
+
+
+def _encode(source: Source, index: int, section: WriteSection) -> StoredImage | SkippedImage:
+    """Read and encode an image; skip it if that fails and may."""
+    name = source.name(index)
+    try:
+        return encode_image(source.read(index), name, section)
+    except MemoryError:
+        # Not the image's fault, so never a reason to leave it out.
+        raise SourceError(
+            f"{name}: memory ran out while it was encoded; use fewer --num_workers."
+        ) from None
+    except SourceError as error:
+        if section.on_error == "stop":
+            raise
+        return SkippedImage(name, str(error).removeprefix(f"{name}: "))

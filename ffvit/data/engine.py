@@ -1,129 +1,136 @@
-"""ffcv's file format and engine, fed by one process in order; a beton appears only when whole.
+"""Images -> beton: written beside its place, read back, and only then put there, with its manifest.
 
-What becomes of a source's images is writer.py's business, of another beton's repack.py's.
+What becomes of a source's images is writer.py's business, of another beton's repack.py's. While it
+is written, `X.beton` is called `X.beton.partial`, and `X.beton.partial.journal` tells what is in it
+(journal.py).
 """
 
+import contextlib
 import dataclasses
 import os
 import shutil
-import sys
 import time
-import types
 import zlib
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, suppress
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from ffcv.fields import IntField, RGBImageField
-from ffcv.memory_allocator import MemoryAllocator
-from ffcv.writer import DatasetWriter, handle_sample
-from tqdm import tqdm
 
-from ffvit.data.beton import JPG, RAW, read_tables
-from ffvit.data.images import StoredImage
-from ffvit.data.manifest import Manifest, manifest_path, write_manifest
+from ffvit.data.beton import read_tables
+from ffvit.data.beton_file import BetonFile, WrittenBeton
+from ffvit.data.images import SkippedImage, StoredImage
+from ffvit.data.journal import Journal
+from ffvit.data.manifest import Manifest, encode_checksums, manifest_path, write_manifest
+from ffvit.data.progress import Progress, say
+from ffvit.data.signals import deferred_signals
 from ffvit.data.sources import Indices
-from ffvit.errors import BetonError
+from ffvit.errors import BetonError, SourceError
 
-ENGINE_VERSION = "1.0.2"
-# An image must fit a page. Small pages keep small betons small; ffcv's default is 8 MiB.
-SMALL_PAGE_BYTES = 2 << 20
-PAGE_BYTES = 8 << 20
-SMALL_BETON_BYTES = 256 << 20
+# Who does not map a beton reads it page by page; ffcv's own default is 8 MiB.
+_PAGE_BYTES, _SMALL_PAGE_BYTES = 8 << 20, 2 << 20
+_SMALL_BETON_BYTES = 256 << 20
 
-_LINE_INTERVAL_S = 10.0
+# What a killed writer loses at most.
+_COMMIT_INTERVAL_S = 1.0
+# So many damaged images in a row are no damaged images: the source has gone.
+_MOST_SKIPPED_IN_A_ROW = 100
+# After these a line for each would bury all others.
+_SKIPPED_SAID = 10
 
-# Images, in the order in which they are stored; closed when no more are wanted.
-Images = Generator[StoredImage, None, None]
+_RETRY = "check memory and disk, and write it again."
+
+# Images in the order in which they are stored; closed when no more are wanted.
+Images = Generator[StoredImage | SkippedImage, None, None]
 
 
 @dataclasses.dataclass(frozen=True)
-class WrittenBeton:
-    """What a manifest says about the bytes of a beton.
+class WriteJob:
+    """What is to be written, and where.
 
     Attributes:
-        num_bytes: Of the file.
-        num_originals: Images that are their source's own file.
-        tables_crc32: As in the manifest.
-        checksums: (num_samples,) uint32, zlib.crc32 of each stored image.
+        path: The beton to make; missing folders are made.
+        name: For messages.
+        labels: (num_images,) int64, in the order of storing.
+        page_bytes: Size of a page, a power of 2; it grows with the largest image.
+        manifest: The beton's, as far as it is known beforehand. None: there will be none.
+        identity: All that the beton's bytes depend on, as JSON values: who resumes an interrupted
+            write must want the same.
+        resume: Go on with an interrupted write, and keep what is written when interrupted.
     """
 
-    num_bytes: int
-    num_originals: int
-    tables_crc32: int
-    checksums: npt.NDArray[np.uint32]
+    path: Path
+    name: str
+    labels: Indices
+    page_bytes: int
+    manifest: Manifest | None
+    identity: Mapping[str, Any]
+    resume: bool = False
 
 
-def store_images(
-    path: Path,
-    page_bytes: int,
-    images: Images,
-    labels: Indices,
-    name: str,
-    describe: Callable[[WrittenBeton], Manifest | None],
-) -> Manifest | None:
+def store_images(job: WriteJob, images: Callable[[int], Images]) -> Manifest | None:
     """Write a beton and its manifest; they appear under their names when they are whole.
 
-    An existing beton at `path` is replaced only by a whole one; a failed or interrupted write
-    leaves nothing behind.
+    An existing beton is replaced only by a whole one. A failed or interrupted write leaves nothing
+    behind, or what `job.resume` can go on with.
 
     Args:
-        path: The beton to make; missing folders are made.
-        page_bytes: Size of a page, a power of 2; no image may be larger.
-        images: As they are stored; closed at the end.
-        labels: (num_samples,) int64, in the same order.
-        name: For the progress line.
-        describe: Makes the manifest; it is called once the beton has been read back and found
-            right. None: there will be no manifest.
+        job: What to write.
+        images: Makes the images from a position on; closed at the end.
 
     Returns:
-        The manifest.
+        The manifest, complete.
 
     Raises:
-        BetonError: The file cannot be written.
+        BetonError: The file cannot be written, another process is writing it, or an interrupted
+            write was of something else.
+        SourceError: None of the images, or none of very many in a row, could be stored.
     """
-    temporary = path.with_name(f"{path.name}.tmp.{os.getpid()}")
-    manifest_temporary = manifest_path(temporary)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        engine = Engine(temporary, page_bytes)
-        with closing(images), Progress(len(labels), name) as progress:
-            written = engine.write(progress.count(images), labels)
-        _flush_to_disk(temporary)
-        _verify(temporary, written)
-        manifest = describe(written)
-        if manifest is not None:
-            write_manifest(manifest, manifest_temporary)
-        # In this order no beton is ever seen beside another one's manifest.
-        manifest_path(path).unlink(missing_ok=True)
-        temporary.replace(path)
-        if manifest is not None:
-            manifest_temporary.replace(manifest_path(path))
-        _flush_to_disk(path.parent)
-    except OSError as error:
-        raise BetonError(
-            f"{path}: cannot write it ({error.strerror or error}); check the disk's space and "
-            "rights."
-        ) from None
-    finally:
-        for leftover in (temporary, manifest_temporary):
-            with suppress(OSError):  # mostly there is none
-                leftover.unlink()
+    partial = partial_path(job.path)
+    with _write_errors(job.path):
+        job.path.parent.mkdir(parents=True, exist_ok=True)
+        journal_path = partial.with_name(f"{partial.name}.journal")
+        journal = Journal(journal_path, job.path, job.identity, job.resume)
+    with closing(journal):
+        try:
+            with closing(_open_partial(job, partial)) as beton:
+                skipped = _fill(job, beton, journal, images)
+                with _write_errors(job.path):
+                    written = beton.finish()
+            _verify(partial, written)
+            manifest = job.manifest and _complete(job.manifest, written, skipped)
+            with _write_errors(job.path), deferred_signals():
+                _publish(partial, job.path, manifest)
+        except BaseException:
+            _leave(job, partial, journal)
+            raise
+        journal.remove()
     return manifest
+
+
+def partial_path(path: Path) -> Path:
+    """Return what a beton is called while it is written."""
+    return path.with_name(f"{path.name}.partial")
+
+
+def page_bytes(beton_bytes: int) -> int:
+    """Choose the size of a page by that of the beton."""
+    return _SMALL_PAGE_BYTES if beton_bytes < _SMALL_BETON_BYTES else _PAGE_BYTES
 
 
 def check_room(path: Path, num_bytes: int, advice: str) -> str:
     """Check that the disk has room for a beton; returns what is free, for a message.
+
+    What an interrupted write of it has left counts as free: it is overwritten or gone on with.
 
     Raises:
         BetonError: It has not; ends with the advice.
     """
     existing = next(folder for folder in path.absolute().parents if folder.exists())
     free_bytes = shutil.disk_usage(existing).free
+    with suppress(OSError):  # mostly there is none
+        free_bytes += 512 * partial_path(path).stat().st_blocks
     if num_bytes > free_bytes:
         raise BetonError(
             f"{path}: needs about {num_bytes / 1e9:,.1f} GB, {existing} has "
@@ -132,141 +139,156 @@ def check_room(path: Path, num_bytes: int, advice: str) -> str:
     return f"{free_bytes / 1e9:,.1f} GB free"
 
 
-class Engine(DatasetWriter):  # type: ignore[misc]
-    """ffcv's writer without its worker processes: one process fills the pages, in order."""
-
-    def __init__(self, path: Path, page_bytes: int) -> None:
-        installed = metadata.version("ffcv")
-        if installed != ENGINE_VERSION:
-            raise BetonError(
-                f"expected ffcv {ENGINE_VERSION}, found {installed}, whose file format is not "
-                f"known; install ffcv=={ENGINE_VERSION}."
-            )
-        image_field = RGBImageField()
-        # On the instance: a subclass would be stored as a custom field, which stock ffcv cannot
-        # read.
-        image_field.encode = _store_image
-        super().__init__(
-            str(path), {"image": image_field, "label": IntField()}, page_bytes, num_workers=1
-        )
-
-    def prepare(self) -> None:
-        """Write the header; keep the records in this process's memory."""
-        super().prepare()
-        self.metadata_sm: Any
-        # A shared segment would outlive a killed process, and does not fit a container's /dev/shm.
-        self.metadata_sm.close()
-        self.metadata_sm.unlink()
-        self.metadata_sm = types.SimpleNamespace(
-            buf=bytearray(self.num_samples * self.metadata_type.itemsize)
-        )
-
-    def write(self, images: Iterable[StoredImage], labels: Indices) -> WrittenBeton:
-        """Write the whole file."""
-        self.num_samples = len(labels)
-        self.prepare()
-        records = np.frombuffer(self.metadata_sm.buf, dtype=self.metadata_type)
-        allocator = MemoryAllocator(self.fname, self.data_region_start, self.page_size)
-        checksums = np.zeros(self.num_samples, dtype=np.uint32)
-        num_originals = 0
-        try:
-            with allocator:
-                for position, (image, label) in enumerate(zip(images, labels, strict=True)):
-                    self._check_size(image)
-                    sample, names = (image, label), self.metadata_type.names
-                    handle_sample(sample, position, names, records, allocator, self.fields)
-                    checksums[position] = image.crc32
-                    num_originals += image.is_original
-        finally:
-            allocator.fp.close()  # it stays open when its last page cannot be written
-        # The engine does not look at how much of a page the system took.
-        expected = allocator.offset + allocator.next_page_written.value * self.page_size
-        if Path(self.fname).stat().st_size != expected:
-            raise OSError("the system took only a part of the data; is the disk or a quota full?")
-        self.finalize(allocator.allocations)
-        return WrittenBeton(
-            num_bytes=Path(self.fname).stat().st_size,
-            num_originals=num_originals,
-            tables_crc32=self._tables_crc32(),
-            checksums=checksums,
-        )
-
-    def _tables_crc32(self) -> int:
-        with Path(self.fname).open("rb") as file:
-            checksum = zlib.crc32(file.read(self.data_region_start))
-            file.seek(int(self.header["alloc_table_ptr"]))
-            return zlib.crc32(file.read(), checksum)
-
-    def _check_size(self, image: StoredImage) -> None:
-        """Refuse an image that no page can hold."""
-        if len(image.data) > self.page_size:
-            raise BetonError(
-                f"{self.fname}: expected images of up to {self.page_size >> 20} MB, one page, got "
-                f"{image.width} x {image.height} pixels in {len(image.data) >> 20} MB; write "
-                "it with a --max_side."
-            )
-
-
-def _store_image(destination: Any, image: StoredImage, malloc: Any) -> None:
-    """Replace RGBImageField.encode: the image comes encoded."""
-    destination["mode"] = JPG if image.is_jpeg else RAW
-    destination["height"], destination["width"] = image.height, image.width
-    destination["data_ptr"], storage = malloc(len(image.data))
-    storage[:] = np.frombuffer(image.data, dtype=np.uint8)
-
-
-class Progress:
-    """A bar with images/s on a terminal, a line every few seconds elsewhere."""
-
-    def __init__(self, total: int, name: str) -> None:
-        self._total = total
-        self._name = name
-        self._bar = tqdm(
-            total=total, desc=name, unit=" images", disable=not sys.stderr.isatty(), file=sys.stderr
-        )
-
-    def __enter__(self) -> "Progress":  # noqa: PYI034 - Self needs Python 3.11
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._bar.close()
-
-    def count(self, images: Iterator[StoredImage]) -> Iterator[StoredImage]:
-        """Pass the images on and count them."""
-        begin = last = time.monotonic()
-        for number, image in enumerate(images, start=1):
-            yield image
-            self._bar.update()
-            now = time.monotonic()
-            if self._bar.disable and now - last >= _LINE_INTERVAL_S:
-                last = now
-                rate = number / (now - begin)
-                say(f"{self._name}: {number:,} of {self._total:,} images, {rate:,.0f} images/s")
-
-
-def _flush_to_disk(path: Path) -> None:
-    """Wait until a file's or folder's content is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+@contextlib.contextmanager
+def _write_errors(path: Path) -> Iterator[None]:
+    """Name the beton when the system fails to write it."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        yield
+    except OSError as error:
+        raise BetonError(
+            f"{path}: cannot write it ({error.strerror or error}); check the disk's space and "
+            "rights."
+        ) from None
+
+
+def _open_partial(job: WriteJob, partial: Path) -> BetonFile:
+    if partial.exists() and not job.resume:
+        say(f"{job.name}: removes {partial}, which an interrupted write has left")
+    with _write_errors(job.path):
+        return BetonFile(partial, len(job.labels), job.page_bytes)
+
+
+def _fill(
+    job: WriteJob, beton: BetonFile, journal: Journal, images: Callable[[int], Images]
+) -> list[SkippedImage]:
+    """Store all images that are not there yet; returns those that could not be."""
+    with _write_errors(job.path):
+        skipped = _take_over(job, beton, journal)
+        beton.begin()
+    first = beton.num_samples + len(skipped)
+    labels = job.labels[first:].tolist()
+    skipped_in_a_row = 0
+    last_commit = time.monotonic()
+    with closing(images(first)) as rest, Progress(len(job.labels), job.name, first) as progress:
+        for label, image in zip(labels, progress.count(rest), strict=True):
+            if isinstance(image, SkippedImage):
+                skipped.append(image)
+                skipped_in_a_row += 1
+                _report_skipped(job, skipped, skipped_in_a_row)
+                journal.add(image)
+            else:
+                skipped_in_a_row = 0
+                with _write_errors(job.path):
+                    journal.add(beton.append(image, label))
+            now = time.monotonic()
+            if now - last_commit >= _COMMIT_INTERVAL_S:
+                last_commit = now
+                with _write_errors(job.path):
+                    beton.flush()
+                    journal.commit()
+    if beton.num_samples == 0:
+        raise SourceError(f"{job.path}: none of its {len(job.labels)} images could be stored.")
+    return skipped
+
+
+def _take_over(job: WriteJob, beton: BetonFile, journal: Journal) -> list[SkippedImage]:
+    """Count in what an interrupted write has done, up to the first image that is not there."""
+    skipped: list[SkippedImage] = []
+    for entry, label in zip(journal.entries, job.labels.tolist(), strict=False):
+        if isinstance(entry, SkippedImage):
+            skipped.append(entry)
+        elif not beton.take_over(entry, label):
+            journal.cut(beton.num_samples + len(skipped))
+            break
+    if journal.entries:
+        say(
+            f"{job.name}: resumes the interrupted write after {beton.num_samples:,} of "
+            f"{len(job.labels):,} images, all of them read back"
+        )
+    return skipped
+
+
+def _report_skipped(job: WriteJob, skipped: list[SkippedImage], in_a_row: int) -> None:
+    name, reason = skipped[-1]
+    if in_a_row >= _MOST_SKIPPED_IN_A_ROW:
+        raise SourceError(
+            f"{name}: {reason} And so the {in_a_row - 1} images before it: expected a few damaged "
+            "images among whole ones; is the source still there?"
+        )
+    if len(skipped) <= _SKIPPED_SAID:
+        say(f"{job.name}: skipped {name}: {reason}")
+    if len(skipped) == _SKIPPED_SAID:
+        say(f"{job.name}: further skipped images are listed in the manifest only")
 
 
 def _verify(path: Path, written: WrittenBeton) -> None:
-    """Read a beton back: its tables are sound, and every image is what was encoded."""
-    tables = read_tables(path)
-    with path.open("rb") as file:
+    """Read a beton back: its tables are sound, and every image is what was encoded.
+
+    Raises:
+        BetonError: Something else is there.
+    """
+    with path.open("rb", buffering=0) as file:
+        # What the disk has, not what the system remembers of it.
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        tables = read_tables(path)
+        checksum = zlib.crc32(os.pread(file.fileno(), written.head_bytes, 0))
+        table = os.pread(file.fileno(), written.num_bytes, written.table_at)
+        if zlib.crc32(table, checksum) != written.tables_crc32:
+            raise BetonError(f"{path}: its tables are not what was written; {_RETRY}")
         for index, (pointer, size) in enumerate(zip(tables.pointers, tables.sizes, strict=True)):
             data = os.pread(file.fileno(), int(size), int(pointer))
             if zlib.crc32(data) != written.checksums[index]:
-                raise BetonError(
-                    f"{path}: sample {index} is not what was written; check memory and disk, and "
-                    "write it again."
-                )
+                raise BetonError(f"{path}: sample {index} is not what was written; {_RETRY}")
 
 
-def say(text: str) -> None:
-    """Print a line to standard error."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+def _complete(manifest: Manifest, written: WrittenBeton, skipped: list[SkippedImage]) -> Manifest:
+    class_counts = np.bincount(written.labels, minlength=len(manifest.label_names))
+    return dataclasses.replace(
+        manifest,
+        num_samples=len(written.labels),
+        num_originals=written.num_originals,
+        class_counts=tuple(class_counts.tolist()),
+        skipped=(*manifest.skipped, *((image.name, image.reason) for image in skipped)),
+        beton_bytes=written.num_bytes,
+        tables_crc32=written.tables_crc32,
+        sample_crc32=encode_checksums(written.checksums),
+    )
+
+
+def _publish(partial: Path, path: Path, manifest: Manifest | None) -> None:
+    """Put a whole beton and its manifest in their places.
+
+    The beton first: if the machine dies in between, it lies beside the manifest of the one before,
+    which does not fit it and is refused, whereas a beton without a manifest would be taken for one
+    that never had any.
+    """
+    if manifest is not None:
+        write_manifest(manifest, manifest_path(partial))
+    partial.replace(path)
+    if manifest is not None:
+        manifest_path(partial).replace(manifest_path(path))
+    else:
+        manifest_path(path).unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _leave(job: WriteJob, partial: Path, journal: Journal) -> None:
+    """Tidy up after a failure: keep what the next write can go on with, if it may."""
+    with suppress(OSError):  # mostly there is none
+        manifest_path(partial).unlink()
+    if job.resume and journal.num_entries:
+        with suppress(OSError):  # images without an entry are made again
+            journal.commit()
+        say(
+            f"{job.name}: kept {partial}, up to {journal.num_entries:,} of {len(job.labels):,} "
+            "images; the same command goes on from there"
+        )
+        return
+    with suppress(OSError):
+        partial.unlink()
+    with suppress(OSError):
+        journal.remove()

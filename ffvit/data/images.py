@@ -5,10 +5,13 @@ Pillow decodes everything else (libjpeg-turbo with its accurate DCT). Embedded c
 not applied, as in all common ImageNet pipelines.
 """
 
+import contextlib
 import dataclasses
 import io
 import warnings
 import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -54,6 +57,13 @@ class StoredImage:
     is_original: bool = False
 
 
+class SkippedImage(NamedTuple):
+    """An image that is left out: its name, and why."""
+
+    name: str
+    reason: str
+
+
 def stored_image(
     data: bytes, size: tuple[int, int], is_jpeg: bool, is_original: bool = False
 ) -> StoredImage:
@@ -67,16 +77,16 @@ def encode_image(data: bytes, name: str, section: WriteSection) -> StoredImage:
     Args:
         data: The file's bytes, in one of `FORMATS`.
         name: Where it comes from, for messages.
-        section: mode, max_side, short_side, jpeg_quality, chroma and restart_interval count here.
+        section: mode, max_side, short_side, jpeg_quality, chroma, restart_interval and max_pixels
+            count here.
 
     Raises:
-        SourceError: It cannot be decoded completely, or has a pixel format without a defined range.
+        SourceError: It has more than max_pixels (found before anything is decoded), cannot be
+            decoded completely, or has a pixel format without a defined range.
     """
     if section.mode != "raw" and (stored := _from_ordinary_jpeg(data, section)):
         return stored
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # remarks on harmless metadata
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    with _pillow_settings(section.max_pixels):
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
                 image = _shrink(_to_rgb(opened), section)
@@ -87,6 +97,13 @@ def encode_image(data: bytes, name: str, section: WriteSection) -> StoredImage:
                 f"{name}: expected an image in one of {', '.join(FORMATS)}, got {len(data)} bytes "
                 "that are none; replace or remove it."
             ) from None
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+            raise SourceError(
+                f"{name}: expected up to {section.max_pixels:,} pixels, got more; leave it out, or "
+                "set --max_pixels if you trust it."
+            ) from None
+        except MemoryError:
+            raise
         # On damaged files Pillow's decoders raise nearly anything; the file is at fault.
         except Exception as error:  # noqa: BLE001
             raise SourceError(
@@ -114,7 +131,7 @@ def _from_ordinary_jpeg(data: bytes, section: WriteSection) -> StoredImage | Non
     except ValueError:
         return None
     size = header.height, header.width
-    if not _is_plain(header) or size[0] * size[1] > (Image.MAX_IMAGE_PIXELS or 0):
+    if not _is_plain(header) or size[0] * size[1] > section.max_pixels:
         return None
     if header.has_app1 and not _is_upright(data):
         return None
@@ -128,6 +145,20 @@ def _from_ordinary_jpeg(data: bytes, section: WriteSection) -> StoredImage | Non
     except ValueError:
         return None
     return stored_image(data, new_size, is_jpeg=True)
+
+
+@contextlib.contextmanager
+def _pillow_settings(max_pixels: int) -> Iterator[None]:
+    """Let Pillow refuse larger images wherever it meets a size, and say nothing of metadata."""
+    previous = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = max_pixels
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # remarks on harmless metadata
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = previous
 
 
 def _is_upright(data: bytes) -> bool:

@@ -24,6 +24,7 @@ class Manifest:
         format_version: Of this record.
         split: train or val.
         source: Layout and origin of the images, one line.
+        source_crc32: zlib.crc32 of all their names and labels, in the order of storing.
         options: Those that the beton was written with.
         num_samples: Images.
         num_originals: Images whose source file was kept byte by byte.
@@ -40,6 +41,7 @@ class Manifest:
     format_version: int
     split: str
     source: str
+    source_crc32: int
     options: Mapping[str, Any]
     num_samples: int
     num_originals: int

@@ -7,34 +7,27 @@ jump to it. No image is encoded anew (ffvit/jpeg/transcode.py).
 import collections
 import dataclasses
 import os
+import zlib
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from ffvit.data.beton import JPG, Tables, open_beton, read_tables
 from ffvit.data.encoding import available_cpus
-from ffvit.data.engine import (
-    PAGE_BYTES,
-    SMALL_BETON_BYTES,
-    SMALL_PAGE_BYTES,
-    WrittenBeton,
-    check_room,
-    say,
-    store_images,
-)
+from ffvit.data.engine import WriteJob, check_room, page_bytes, store_images
 from ffvit.data.images import StoredImage, stored_image
-from ffvit.data.manifest import Manifest, encode_checksums, load_manifest
+from ffvit.data.manifest import Manifest, load_manifest
+from ffvit.data.progress import say
 from ffvit.errors import BetonError, ConfigError
 from ffvit.jpeg.transcode import add_restart_markers
 
 # Markers cost 1.1 % of a photograph at quality 90; standard Huffman tables, instead of optimised
 # ones, 3.6 %.
 _USUAL_GROWTH = 1.1
-# Small or progressive files may grow more.
-_LARGEST_GROWTH = 2
 # Images under way per thread: a slow one must not idle the others.
 _RUN_AHEAD = 16
 
@@ -69,11 +62,10 @@ def repack_beton(old: Path, new: Path, restart_interval: int = 4) -> None:
         f"{old_bytes / 1e6:,.1f} MB, to {new} ({free})"
     )
 
-    def describe(written: WrittenBeton) -> Manifest | None:
-        return None if manifest is None else _describe(written, manifest, restart_interval)
-
-    images = _repacked_images(old, tables, restart_interval)
-    store_images(new, _page_bytes(tables), images, tables.labels, new.stem, describe)
+    draft = manifest and _draft_manifest(manifest, restart_interval)
+    job = WriteJob(new, new.stem, tables.labels, page_bytes(old_bytes), draft, identity={})
+    checksums = None if manifest is None else manifest.checksums()
+    store_images(job, lambda _: _repacked_images(old, tables, checksums, restart_interval))
     new_bytes = int(read_tables(new).sizes.sum())
     say(
         f"{new}: images of {new_bytes / 1e6:,.1f} MB ({new_bytes / old_bytes - 1:+.1%}), a restart "
@@ -82,7 +74,10 @@ def repack_beton(old: Path, new: Path, restart_interval: int = 4) -> None:
 
 
 def _repacked_images(
-    old: Path, tables: Tables, restart_interval: int
+    old: Path,
+    tables: Tables,
+    checksums: npt.NDArray[np.uint32] | None,
+    restart_interval: int,
 ) -> Generator[StoredImage, None, None]:
     """Read and transcode all samples, in their order, on all cores."""
     file = os.open(old, os.O_RDONLY | os.O_CLOEXEC)
@@ -90,7 +85,12 @@ def _repacked_images(
     executor = ThreadPoolExecutor(num_threads)
 
     def repack(index: int) -> StoredImage:
-        data = os.pread(file, int(tables.sizes[index]), int(tables.pointers[index]))
+        data = _read(old, file, int(tables.sizes[index]), int(tables.pointers[index]))
+        if checksums is not None and zlib.crc32(data) != checksums[index]:
+            raise BetonError(
+                f"{old}: sample {index} is not what its manifest says; write the beton again from "
+                "its source."
+            )
         height, width = int(tables.heights[index]), int(tables.widths[index])
         is_jpeg = bool(tables.modes[index] == JPG)
         if is_jpeg:
@@ -116,22 +116,21 @@ def _repacked_images(
         os.close(file)
 
 
-def _page_bytes(tables: Tables) -> int:
-    """Choose a page size that holds the largest image; small pages keep small betons small."""
-    growth = np.where(tables.modes == JPG, _LARGEST_GROWTH, 1)
-    largest = int((growth * tables.sizes.astype(np.int64)).max())
-    smallest_page = SMALL_PAGE_BYTES if tables.sizes.sum() < SMALL_BETON_BYTES else PAGE_BYTES
-    return max(smallest_page, 1 << (largest - 1).bit_length())
+def _read(old: Path, file: int, num_bytes: int, pointer: int) -> bytes:
+    """Read some bytes of the beton to repack; blames it, and not the one that is written."""
+    try:
+        data = os.pread(file, num_bytes, pointer)
+    except OSError as error:
+        raise BetonError(f"{old}: cannot read it ({error.strerror}); check its disk.") from None
+    if len(data) != num_bytes:
+        raise BetonError(f"{old}: it has become shorter while it was read; repack it again.")
+    return data
 
 
-def _describe(written: WrittenBeton, manifest: Manifest, restart_interval: int) -> Manifest:
+def _draft_manifest(manifest: Manifest, restart_interval: int) -> Manifest:
     versions = {name: metadata.version(name) for name in ("ffvit", "ffcv")}
     return dataclasses.replace(
         manifest,
         options={**manifest.options, "restart_interval": restart_interval},
-        num_originals=0,
         versions={**manifest.versions, **versions},
-        beton_bytes=written.num_bytes,
-        tables_crc32=written.tables_crc32,
-        sample_crc32=encode_checksums(written.checksums),
     )

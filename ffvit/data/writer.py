@@ -2,41 +2,40 @@
 
 Images are encoded by supervised workers (encoding.py), and stored by one process in the order of
 the samples (engine.py), so the same source and options give the same bytes for any number of
-workers.
+workers, and for any number of interruptions.
 """
 
 import dataclasses
 import platform
 import sys
+import zlib
 from contextlib import closing
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.features
 
+from ffvit.data.beton import open_beton
 from ffvit.data.encoding import available_cpus, encode_in_order
-from ffvit.data.engine import (
-    PAGE_BYTES,
-    SMALL_BETON_BYTES,
-    SMALL_PAGE_BYTES,
-    WrittenBeton,
-    check_room,
-    say,
-    store_images,
-)
-from ffvit.data.images import CHROMA, LARGEST_SIDE_PX
-from ffvit.data.manifest import FORMAT_VERSION, Manifest, encode_checksums
+from ffvit.data.engine import WriteJob, check_room, page_bytes, store_images
+from ffvit.data.images import CHROMA, LARGEST_SIDE_PX, SkippedImage
+from ffvit.data.manifest import FORMAT_VERSION, Manifest, load_manifest
+from ffvit.data.progress import say
 from ffvit.data.sources import Indices, Source, take_evenly
-from ffvit.errors import ConfigError
+from ffvit.errors import BetonError, ConfigError, SourceError
 from ffvit.options import WriteSection
 
 MODES = ("jpg", "raw", "passthrough")
+ON_ERROR = ("stop", "skip")
 
 # Images encoded beforehand to estimate the size of the whole.
 _ESTIMATE_SAMPLES = 50
-# For images without a limit to their size.
-_LARGE_PAGE_BYTES = 128 << 20
+# Options that a resumed write may change. Where the images are is told by their names.
+_FREE_OPTIONS = ("data_dir", "out_dir", "split", "num_workers", "max_pixels", "on_error", "resume")
+# Programs that do not change what is stored.
+_FREE_VERSIONS = ("numpy", "python")
 
 
 def write_beton(
@@ -48,8 +47,9 @@ def write_beton(
 ) -> Manifest:
     """Write the images of one split into a beton, and its manifest beside it.
 
-    An existing beton at `path` is replaced only by a whole one; a failed or interrupted write
-    leaves nothing behind.
+    An existing beton at `path` is replaced only by a whole one. A failed or interrupted write
+    leaves nothing behind; with `section.resume` it leaves what the next one goes on with, and
+    nothing is written where all is done.
 
     Args:
         source: The images.
@@ -63,26 +63,36 @@ def write_beton(
 
     Raises:
         ConfigError: An option with an impossible value.
-        SourceError: An image that cannot be read or encoded, or whose worker died.
-        BetonError: The file cannot be written, or the disk is too small.
+        SourceError: An image that cannot be read or encoded and may not be skipped, or whose worker
+            died.
+        BetonError: The file cannot be written, the disk is too small, or an interrupted write of
+            it was of something else.
     """
     check_options(section)
     if section.subset:
         source = take_evenly(source, section.subset, section.seed)
     order = storage_order(source, section)
+    name = split or path.stem
+    manifest = _draft_manifest(source, order, section, split)
+    if section.resume and (finished := _find_finished(path, manifest)):
+        say(f"{name}: {path} holds these images already, encoded with these options")
+        return finished
     num_workers = section.num_workers or available_cpus()
-    projected_bytes = _announce(source, order, path, section, split, num_workers, start_method)
-    images = encode_in_order(source, order, section, num_workers, start_method)
-    manifest = store_images(
-        path,
-        _page_bytes(projected_bytes, section),
-        images,
-        source.labels[order],
-        split,
-        lambda written: _describe(written, source, section, split),
+    job = WriteJob(
+        path=path,
+        name=name,
+        labels=source.labels[order],
+        page_bytes=page_bytes(_announce(source, order, path, section, name, start_method)),
+        manifest=manifest,
+        identity=_identity(manifest),
+        resume=section.resume,
     )
-    assert manifest is not None
-    return manifest
+    written = store_images(
+        job,
+        lambda first: encode_in_order(source, order[first:], section, num_workers, start_method),
+    )
+    assert written is not None
+    return written
 
 
 def check_options(section: WriteSection) -> None:
@@ -95,11 +105,14 @@ def check_options(section: WriteSection) -> None:
         raise ConfigError(f"--mode={section.mode}: expected {', '.join(MODES)}.")
     if section.chroma not in CHROMA:
         raise ConfigError(f"--chroma={section.chroma}: expected {', '.join(CHROMA)}.")
+    if section.on_error not in ON_ERROR:
+        raise ConfigError(f"--on_error={section.on_error}: expected {', '.join(ON_ERROR)}.")
     for name, value, lowest, highest in (
         ("jpeg_quality", section.jpeg_quality, 1, 100),
         ("max_side", section.max_side, 0, LARGEST_SIDE_PX),
         ("short_side", section.short_side, 0, LARGEST_SIDE_PX),
         ("restart_interval", section.restart_interval, 0, 65_535),
+        ("max_pixels", section.max_pixels, 1, sys.maxsize),
         ("subset", section.subset, 0, sys.maxsize),
         ("seed", section.seed, 0, sys.maxsize),
         ("num_workers", section.num_workers, 0, 1024),
@@ -129,46 +142,43 @@ def storage_order(source: Source, section: WriteSection) -> Indices:
 
 
 def _announce(
-    source: Source,
-    order: Indices,
-    path: Path,
-    section: WriteSection,
-    split: str,
-    num_workers: int,
-    start_method: str,
+    source: Source, order: Indices, path: Path, section: WriteSection, name: str, start_method: str
 ) -> int:
     """Encode a few images, print the projected size, and refuse what the disk has no room for."""
     picks = order[np.linspace(0, len(order) - 1, min(len(order), _ESTIMATE_SAMPLES)).astype(int)]
+    num_workers = section.num_workers or available_cpus()
+    sizes = []
     with closing(encode_in_order(source, picks, section, num_workers, start_method)) as images:
-        sizes = [len(image.data) for image in images]
+        for image in images:
+            if isinstance(image, SkippedImage):
+                skipped = image
+            else:
+                sizes.append(len(image.data))
+    if not sizes:
+        raise SourceError(
+            f"{skipped.name}: {skipped.reason} And so all of the {len(picks)} images looked at "
+            "first; is this the right source?"
+        )
     projected_bytes = int(np.mean(sizes) * len(order))
     free = check_room(path, projected_bytes, "free some, or lower --max_side or --jpeg_quality")
     say(
-        f"{split or path.stem}: {len(order):,} images of {len(source.label_names)} classes, about "
+        f"{name}: {len(order):,} images of {len(source.label_names)} classes, about "
         f"{projected_bytes / 1e6:,.1f} MB to {path} ({free})"
     )
     return projected_bytes
 
 
-def _page_bytes(projected_bytes: int, section: WriteSection) -> int:
-    """Choose a page size that holds the largest image, and many of the usual ones."""
-    largest = 3 * (section.max_side or LARGEST_SIDE_PX) ** 2
-    if largest > PAGE_BYTES:
-        return _LARGE_PAGE_BYTES
-    is_small = projected_bytes < SMALL_BETON_BYTES and largest <= SMALL_PAGE_BYTES
-    return SMALL_PAGE_BYTES if is_small and section.mode != "raw" else PAGE_BYTES
-
-
-def _describe(written: WrittenBeton, source: Source, section: WriteSection, split: str) -> Manifest:
-    num_classes = len(source.label_names)
+def _draft_manifest(source: Source, order: Indices, section: WriteSection, split: str) -> Manifest:
+    """Make the manifest as far as it is known beforehand."""
     return Manifest(
         format_version=FORMAT_VERSION,
         split=split,
         source=source.description,
+        source_crc32=_source_crc32(source, order),
         options=dataclasses.asdict(section),
-        num_samples=len(source),
-        num_originals=written.num_originals,
-        class_counts=tuple(np.bincount(source.labels, minlength=num_classes).tolist()),
+        num_samples=0,
+        num_originals=0,
+        class_counts=(),
         label_names=source.label_names,
         skipped=(),
         versions={
@@ -179,7 +189,40 @@ def _describe(written: WrittenBeton, source: Source, section: WriteSection, spli
             "numpy": metadata.version("numpy"),
             "python": platform.python_version(),
         },
-        beton_bytes=written.num_bytes,
-        tables_crc32=written.tables_crc32,
-        sample_crc32=encode_checksums(written.checksums),
+        beton_bytes=0,
+        tables_crc32=0,
+        sample_crc32="",
     )
+
+
+def _source_crc32(source: Source, order: Indices) -> int:
+    checksum = zlib.crc32(source.labels[order].astype("<i8").tobytes())
+    for index in order.tolist():
+        checksum = zlib.crc32(source.name(index).encode("utf-8", "surrogateescape"), checksum)
+    return checksum
+
+
+def _identity(manifest: Manifest) -> dict[str, Any]:
+    """Say what a beton's bytes depend on, as far as it can be told without reading all images."""
+    options, versions = dict(manifest.options), dict(manifest.versions)
+    for name in _FREE_OPTIONS:
+        options.pop(name, None)
+    for name in _FREE_VERSIONS:
+        versions.pop(name, None)
+    return {
+        "options": options,
+        "source": manifest.source,
+        "source_crc32": manifest.source_crc32,
+        "versions": versions,
+    }
+
+
+def _find_finished(path: Path, manifest: Manifest) -> Manifest | None:
+    """Return the manifest of a beton that need not be written again, if it is there."""
+    try:
+        open_beton(path)
+        finished = load_manifest(path)
+    except BetonError:
+        return None
+    is_same = finished is not None and _identity(finished) == _identity(manifest)
+    return finished if is_same else None

@@ -21,7 +21,7 @@ from ffcv.writer import DatasetWriter
 from PIL import Image
 
 from ffvit.data.beton import load_manifest, manifest_path, open_beton, read_sample
-from ffvit.data.engine import store_images
+from ffvit.data.engine import WriteJob, page_bytes, store_images
 from ffvit.data.images import stored_image
 from ffvit.data.repack import repack_beton
 from ffvit.errors import BetonError, ConfigError
@@ -71,8 +71,8 @@ def store(path: Path, files: list[bytes], shape: tuple[int, int] | None = None) 
         width, height = shape[::-1] if shape else Image.open(io.BytesIO(data)).size
         images.append(stored_image(data, (height, width), is_jpeg=True))
     labels = np.arange(len(files), dtype=np.int64)
-    generator = (image for image in images)
-    store_images(path, 1 << 21, generator, labels, path.stem, lambda *_: None)
+    job = WriteJob(path, path.stem, labels, page_bytes(0), manifest=None, identity={})
+    store_images(job, lambda first: (image for image in images[first:]))
 
 
 def has_markers(data: bytes) -> bool:

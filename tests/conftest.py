@@ -102,7 +102,7 @@ def large_images(tmp_path_factory) -> Path:
     """Make images that take long to write."""
     folder = tmp_path_factory.mktemp("large")
     data = encode(gradient(1500, 1500), quality=95)
-    for number in range(300):
+    for number in range(150):
         path = folder / f"c{number % 2}" / f"{number}.jpg"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(data)

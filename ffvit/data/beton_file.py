@@ -34,7 +34,7 @@ _RECORD_TYPE = get_metadata_type([field() for field in _FIELDS.values()])
 _JPG, _RAW = 0, 1
 # The header's field is 32 bits wide.
 _LARGEST_PAGE_BYTES = 1 << 31
-_BUFFER_BYTES = 1 << 20
+_BUFFER_BYTES = 1 << 18
 
 
 class ImageRecord(NamedTuple):

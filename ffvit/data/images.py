@@ -8,6 +8,7 @@ not applied, as in all common ImageNet pipelines.
 import contextlib
 import dataclasses
 import io
+import re
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -97,10 +98,12 @@ def encode_image(data: bytes, name: str, section: WriteSection) -> StoredImage:
                 f"{name}: expected an image in one of {', '.join(FORMATS)}, got {len(data)} bytes "
                 "that are none; replace or remove it."
             ) from None
-        except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+            found = re.search(r"\((\d+) pixels\)", str(error))
             raise SourceError(
-                f"{name}: expected up to {section.max_pixels:,} pixels, got more; leave it out, or "
-                "set --max_pixels if you trust it."
+                f"{name}: expected up to {section.max_pixels} pixels, got "
+                f"{found[1] if found else 'more'}; leave it out, or, if you trust it, set "
+                "--max_pixels."
             ) from None
         except MemoryError:
             raise

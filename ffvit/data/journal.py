@@ -19,6 +19,7 @@ from typing import Any
 
 from ffvit.data.beton_file import ImageRecord
 from ffvit.data.images import SkippedImage
+from ffvit.data.progress import say
 from ffvit.errors import BetonError
 
 # What became of one image of the source.
@@ -137,6 +138,7 @@ def _open_locked(path: Path, beton: Path) -> FileIO:
             if error.errno not in _NO_LOCKS:
                 file.close()
                 raise
+            say(f"{beton}: this file system has no locks; see that no other process writes it")
         try:
             is_current = os.path.samestat(os.fstat(file.fileno()), path.stat())
         except FileNotFoundError:

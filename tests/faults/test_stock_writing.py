@@ -1,0 +1,29 @@
+"""What stock ffcv 1.0.2 does where tests/faults/test_writing.py says what we do."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("stock_writing.py")
+
+
+@pytest.mark.fault
+def test_stock_writer_hangs_destroys_the_old_beton_and_leaves_workers_behind(tmp_path):
+    command = ["unshare", "-m", sys.executable, str(SCRIPT), str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    if "unshare failed" in result.stderr or "cannot mount" in result.stderr:
+        pytest.skip("needs the right to mount a tmpfs: root, or user namespaces")
+    assert result.returncode == 0, result.stderr
+    reports = json.loads(result.stdout.splitlines()[-1])
+    hanging = {name for name, report in reports.items() if report["status"] is None}
+    assert hanging == reports.keys() - {"Ctrl-C", "SIGTERM", "SIGKILL"}
+    assert reports["Ctrl-C"]["status"] == 1  # a traceback
+    for name in ("SIGTERM", "SIGKILL"):
+        assert reports[name]["status"] < 0
+        assert reports[name]["outlived"] >= 2  # its workers
+    for report in reports.values():
+        assert not report["old_is_there"]
+        assert report["opens"]  # without complaint, though it was never finished

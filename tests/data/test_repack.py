@@ -20,7 +20,7 @@ from ffcv.pipeline.compiler import Compiler
 from ffcv.writer import DatasetWriter
 from PIL import Image
 
-from ffvit.data.beton import load_manifest, manifest_path, open_beton, read_sample
+from ffvit.data.beton import load_manifest, manifest_path, open_beton, read_sample, read_tables
 from ffvit.data.engine import WriteJob, page_bytes, store_images
 from ffvit.data.images import stored_image
 from ffvit.data.repack import repack_beton
@@ -152,6 +152,21 @@ def test_manifest_is_carried_over_with_the_new_size_hash_and_interval(tiny_beton
     assert open_beton(new).num_samples == NUM_TRAIN
     for index in range(NUM_TRAIN):
         assert read_sample(new, index)[1] == read_sample(tiny_beton, index)[1]
+
+
+def test_image_that_is_not_what_its_manifest_says_is_refused(tmp_path, tiny_beton):
+    old, new = tmp_path / "old.beton", tmp_path / "new.beton"
+    shutil.copy(tiny_beton, old)
+    shutil.copy(manifest_path(tiny_beton), manifest_path(old))
+    tables = read_tables(old)
+    with old.open("r+b") as file:  # a bit of a quantization table: it decodes all the same
+        file.seek(int(tables.pointers[7]) + 40)
+        byte = file.read(1)[0]
+        file.seek(int(tables.pointers[7]) + 40)
+        file.write(bytes([byte ^ 1]))
+    with pytest.raises(BetonError, match="sample 7 is not what its manifest says"):
+        repack_beton(old, new)
+    assert not new.exists()
 
 
 def test_beton_without_manifest_gets_none_and_replaces_an_older_one(tmp_path, tiny_beton):

@@ -98,7 +98,8 @@ def store_images(job: WriteJob, images: Callable[[int], Images]) -> Manifest | N
                 skipped = _fill(job, beton, journal, images)
                 with _write_errors(job.path):
                     written = beton.finish()
-            _verify(partial, written)
+            with _write_errors(job.path):
+                _verify(partial, written)
             manifest = job.manifest and _complete(job.manifest, written, skipped)
             with _write_errors(job.path), deferred_signals():
                 _publish(partial, job.path, manifest)

@@ -73,4 +73,7 @@ def test_without_resume_it_is_empty(journal):
     first = journal()
     write(first, ENTRIES)
     first.close()
-    assert journal(resume=False).entries == []
+    second = journal(resume=False)
+    assert second.entries == []
+    second.close()
+    assert journal().entries == []

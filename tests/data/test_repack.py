@@ -1,7 +1,9 @@
 """A repacked beton has restart markers; its samples, their order and their pixels are the old."""
 
 import dataclasses
+import errno
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -167,6 +169,18 @@ def test_image_that_is_not_what_its_manifest_says_is_refused(tmp_path, tiny_beto
     with pytest.raises(BetonError, match="sample 7 is not what its manifest says"):
         repack_beton(old, new)
     assert not new.exists()
+
+
+def test_beton_that_cannot_be_read_is_blamed_and_not_the_one_that_is_written(
+    tmp_path, tiny_beton, monkeypatch
+):
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "pread", fail)
+    with pytest.raises(BetonError, match=rf"^{tiny_beton}: cannot read it \(Input/output error"):
+        repack_beton(tiny_beton, tmp_path / "new.beton")
+    assert listing(tmp_path) == {}
 
 
 def test_beton_without_manifest_gets_none_and_replaces_an_older_one(tmp_path, tiny_beton):

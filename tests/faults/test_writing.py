@@ -244,7 +244,7 @@ def test_beton_is_never_opened_with_the_manifest_of_the_one_before(tmp_path):
 def test_full_disk_and_small_shared_memory(tmp_path):
     """In a mount namespace of its own, so that both may be as small as they like."""
     command = ["unshare", "-m", sys.executable, str(CONFINED), str(tmp_path)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     if "unshare failed" in result.stderr or "cannot mount" in result.stderr:
         pytest.skip("needs the right to mount a tmpfs: root, or user namespaces")
     assert result.returncode == 0, result.stderr

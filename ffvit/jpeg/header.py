@@ -11,7 +11,7 @@ _BASELINE = 0xC0
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _START_OF_SCAN = 0xDA
 _END_OF_IMAGE = 0xD9
-_RESTART_INTERVAL = 0xDD
+_QUANTIZATION, _RESTART_INTERVAL = 0xDB, 0xDD
 _APP0, _APP1, _APP14 = 0xE0, 0xE1, 0xEE
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD8)})
 
@@ -31,6 +31,8 @@ class JpegHeader:
         sampling: (horizontal, vertical) sampling factors of each component.
         restart_interval: MCUs between restart markers; 0: none.
         has_app1: EXIF or XMP is there, which may say that the image is to be turned.
+        quantization: 64 divisors of the first component, in the file's zigzag order; empty: none
+            before the first scan.
     """
 
     width: int
@@ -43,6 +45,7 @@ class JpegHeader:
     sampling: tuple[tuple[int, int], ...]
     restart_interval: int
     has_app1: bool
+    quantization: tuple[int, ...]
 
 
 def read_header(data: bytes) -> JpegHeader:
@@ -60,6 +63,7 @@ def read_header(data: bytes) -> JpegHeader:
         raise ValueError("expected a JPEG start marker")
     frame_marker, frame, restart_interval = 0, b"", 0
     has_jfif, adobe_transform, has_app1 = False, None, False
+    tables: dict[int, tuple[int, ...]] = {}
     position = 2
     while True:
         marker, segment, position = _next_segment(data, position)
@@ -71,7 +75,10 @@ def read_header(data: bytes) -> JpegHeader:
             if len(segment) != 2:
                 raise ValueError("restart interval of the wrong length")
             restart_interval = int.from_bytes(segment, "big")
-        elif marker == _APP0 and segment[:5] == b"JFIF\0":
+        elif marker == _QUANTIZATION:
+            tables |= _parse_quantization(segment)
+        # As libjpeg: a shorter one says nothing.
+        elif marker == _APP0 and segment[:5] == b"JFIF\0" and len(segment) >= 14:
             has_jfif = True
         elif marker == _APP1:
             has_app1 = True
@@ -93,6 +100,7 @@ def read_header(data: bytes) -> JpegHeader:
         sampling=sampling,
         restart_interval=restart_interval,
         has_app1=has_app1,
+        quantization=tables.get(frame[8], ()),
     )
 
 
@@ -126,6 +134,22 @@ def _parse_frame(frame: bytes) -> tuple[int, int, int, bytes, tuple[tuple[int, i
     if not all(1 <= factor <= 4 for pair in sampling for factor in pair):
         raise ValueError("a sampling factor outside 1 to 4")
     return width, height, frame[0], frame[6::3], sampling
+
+
+def _parse_quantization(segment: bytes) -> dict[int, tuple[int, ...]]:
+    """Split a segment into its tables, by number."""
+    tables = {}
+    while segment:
+        num_bytes = 1 + (segment[0] >> 4)
+        values = segment[1 : 1 + 64 * num_bytes]
+        if num_bytes > 2 or len(values) != 64 * num_bytes:
+            raise ValueError("a quantization table of the wrong length")
+        tables[segment[0] & 15] = tuple(
+            int.from_bytes(values[at : at + num_bytes], "big")
+            for at in range(0, len(values), num_bytes)
+        )
+        segment = segment[1 + 64 * num_bytes :]
+    return tables
 
 
 def _is_ycbcr(ids: bytes, has_jfif: bool, adobe_transform: int | None) -> bool:

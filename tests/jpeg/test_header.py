@@ -63,3 +63,28 @@ def test_garbage_raises_nothing_but_value_errors(garbage, position):
         return
     assert header.width >= 1
     assert header.height >= 1
+
+
+def test_short_jfif_segment_says_nothing_about_colours():
+    # libjpeg and the kernel overlook it, too; so the ids tell that this is RGB.
+    rgb = encode(gradient(19, 23), keep_rgb=True)
+    for length, is_ycbcr in ((13, False), (14, True)):
+        segment = b"JFIF\0" + bytes(length - 5)
+        marker = b"\xff\xe0" + (2 + length).to_bytes(2, "big") + segment
+        without_adobe = rgb[rgb.index(b"\xff\xdb") :]
+        assert read_header(b"\xff\xd8" + marker + without_adobe).is_ycbcr == is_ycbcr
+
+
+def test_quantization_is_that_of_pillow(jpeg_samples):
+    tables = Image.open(io.BytesIO(jpeg_samples["420"])).quantization
+    zigzag = read_header(jpeg_samples["420"]).quantization
+    assert sorted(zigzag) == sorted(tables[0])
+    assert zigzag[:3] == (tables[0][0], tables[0][1], tables[0][8])
+
+
+@pytest.mark.parametrize("content", [b"\x00" + bytes(63), b"\x20" + bytes(64), b"\x10" + bytes(64)])
+def test_damaged_quantization_is_refused(jpeg_samples, content):
+    data = jpeg_samples["420"]
+    marker = b"\xff\xdb" + (2 + len(content)).to_bytes(2, "big") + content
+    with pytest.raises(ValueError, match="quantization"):
+        read_header(data[:2] + marker + data[2:])

@@ -45,6 +45,14 @@ def check_option(name: str, value: object, expected: str, is_valid: bool) -> Non
         raise ConfigError(f"{name}={value}: expected {expected}; change it.")
 
 
+def printable(text: str) -> str:
+    """Escape what is invisible in a text from a file: control characters would steer a terminal."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
     """Print a `UserError` as one line on stderr and exit with status 2.
@@ -56,6 +64,6 @@ def one_line_errors() -> Iterator[None]:
         yield
     except UserError as error:
         if error.is_local or os.environ.get("LOCAL_RANK", "0") == "0":
-            message = " ".join(str(error).split())
+            message = printable(" ".join(str(error).split()))
             sys.stderr.write(f"error: {message}\n")
         raise SystemExit(2) from None

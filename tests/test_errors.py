@@ -24,3 +24,9 @@ def test_user_error_is_one_line_of_the_rank_that_knows(monkeypatch, capsys, rank
 def test_other_exceptions_keep_their_traceback():
     with pytest.raises(ZeroDivisionError), one_line_errors():
         raise ZeroDivisionError
+
+
+def test_text_from_a_file_cannot_steer_a_terminal(capsys):
+    with pytest.raises(SystemExit), one_line_errors():
+        raise BetonError("class \x1b[2Jé\u202e\r\n\x9b1m \udc80")
+    assert capsys.readouterr().err == "error: class \\x1b[2Jé\\u202e \\x9b1m \\udc80\n"

@@ -2,18 +2,21 @@
 
 import io
 import json
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import NUM_TRAIN, gradient
 from ffcv.fields import FloatField, IntField, RGBImageField
-from ffcv.types import ALLOC_TABLE_TYPE, HeaderType
+from ffcv.types import ALLOC_TABLE_TYPE, FieldDescType, HeaderType
 from ffcv.writer import DatasetWriter
 from PIL import Image
 
 from ffvit.data.beton import check_labels, load_manifest, manifest_path, open_beton, read_sample
-from ffvit.errors import BetonError
+from ffvit.data.inspect import describe_beton
+from ffvit.errors import BetonError, one_line_errors
 
 BETONS_BY_OTHERS = Path(__file__).resolve().parents[3] / "shared" / "data" / "betons_by_others"
 # Where the parts of a file with two fields begin.
@@ -144,7 +147,7 @@ def test_flipped_bits_in_header_and_tables_never_do_harm(copy):
     records = range(RECORDS_AT, RECORDS_AT + NUM_TRAIN * RECORD_BYTES)
     harmless = [8 * (i % RECORD_BYTES // 8) == 16 for i in range(len(records))]  # labels
     places = [p for p, skip in zip(records, harmless, strict=True) if not skip]
-    places += [*range(2, 4), *range(8, 24), *range(table_at, len(data))]
+    places += [*range(2, 24), *range(table_at, len(data))]
     opened = 0
     for place in rng.choice(places, 300):
         byte = data[place] ^ (1 << rng.integers(0, 8))
@@ -197,11 +200,15 @@ def test_negative_label_is_refused(tmp_path):
     ("change", "message"),
     [
         ({"beton_bytes": 1}, "describes a beton of 1 bytes"),
-        ({"num_samples": 63, "sample_crc32": 84 * "AAAA"}, "describes 63 images"),
+        (
+            {"num_samples": 63, "sample_crc32": 84 * "AAAA", "class_counts": [63] + 7 * [0]},
+            "63 images",
+        ),
         ({"label_names": ["a"], "class_counts": [64]}, "1 classes"),
-        ({"label_names": ["a", "b"]}, "expected a manifest"),
+        ({"label_names": ["a", "b"]}, "8 classes and 2 names"),
+        ({"tables_crc32": 0}, "expected header and tables with the CRC-32 00000000"),
         ({"format_version": 9}, "version 2"),
-        ({"num_samples": 63}, "expected a manifest"),
+        ({"num_samples": 63}, "63 images and 64 in all classes"),
         ({"sample_crc32": "?"}, "expected a manifest"),
         ({"skipped": ["a.jpg"]}, "expected a manifest"),
         ({"unknown": 0}, "expected a manifest"),
@@ -214,11 +221,109 @@ def test_manifest_of_another_beton_is_refused(copy, change, message):
         open_beton(copy)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"label_names": 3}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{",
+        "null",
+        '{"label_names": 3}',
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        "\x00",
+        "9" * 5000,
+    ],
+)
 def test_damaged_manifest_is_refused(copy, text):
     manifest_path(copy).write_text(text)
     with pytest.raises(BetonError, match="expected a manifest"):
         load_manifest(copy)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("format_version", [2]),
+        ("split", 7),
+        ("source", None),
+        ("options", []),
+        ("options", {"out_dir": {"a": [1]}}),
+        ("num_samples", -64),
+        ("num_samples", "64"),
+        ("num_samples", True),
+        ("num_originals", 0.5),
+        ("class_counts", {"a": 64}),
+        ("class_counts", [float("nan")] * 8),
+        ("class_counts", [-8, 16, 8, 8, 8, 8, 8, 16]),
+        ("class_counts", [[8]] * 8),
+        ("label_names", ["a"] * 7 + ["\x1b[2J"]),
+        ("label_names", ["a"] * 7 + ["two\nlines"]),
+        ("label_names", ["a"] * 7 + ["\ud800"]),
+        ("label_names", ["a"] * 7 + [8]),
+        ("skipped", 5),
+        ("versions", {"ffcv": 1}),
+        ("beton_bytes", None),
+        ("tables_crc32", -1),
+        ("tables_crc32", float("inf")),
+        ("sample_crc32", ""),
+        ("sample_crc32", "AAAA"),
+        ("sample_crc32", "no base64!"),
+        ("sample_crc32", ["A"]),
+    ],
+)
+def test_hostile_value_in_manifest_is_refused_in_one_line(copy, capsys, key, value):
+    record = json.loads(manifest_path(copy).read_text())
+    assert key in record
+    manifest_path(copy).write_text(json.dumps(record | {key: value}))
+    with pytest.raises(SystemExit), one_line_errors():
+        load_manifest(copy)
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: {manifest_path(copy)}: expected a manifest")
+    assert message[:-1].isprintable()
+    assert len(message) < 600
+
+
+def test_huge_manifest_is_not_read(copy):
+    with manifest_path(copy).open("r+b") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(BetonError, match=r"got more than \d+ bytes"):
+        load_manifest(copy)
+
+
+def test_manifest_makes_nothing_else_be_opened(copy):
+    record = json.loads(manifest_path(copy).read_text())
+    record["options"] |= {"data_dir": "/etc/passwd", "out_dir": "../.."}
+    record |= {"source": "/etc/passwd", "split": "../../val", "skipped": [["/etc/passwd", ""]]}
+    manifest_path(copy).write_text(json.dumps(record))
+    opened = set()
+    active = True
+
+    def note(event, arguments):
+        if active and event == "open":
+            opened.add(str(arguments[0]))
+
+    sys.addaudithook(note)  # it cannot be taken away again
+    info = open_beton(copy)
+    describe_beton(copy)
+    active = False
+    assert info.num_samples == NUM_TRAIN
+    assert opened == {str(copy), str(manifest_path(copy))}
+
+
+def test_tables_larger_than_memory_are_not_read(tmp_path):
+    num_samples = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 48
+    with (tmp_path / "a.beton").open("wb") as file:
+        at = RECORDS_AT + num_samples * RECORD_BYTES
+        header = np.array((2, 2, 1 << 21, num_samples, at), HeaderType)
+        fields = np.zeros(2, FieldDescType)
+        fields["type_id"] = [2, 1]
+        for field, name in zip(fields, (b"image", b"label"), strict=True):
+            field["name"][: len(name)] = list(name)
+        file.write(header.tobytes() + fields.tobytes())
+        file.truncate(at + num_samples * ALLOC_TABLE_TYPE.itemsize)
+    with pytest.raises(BetonError, match="more than half of this machine's memory"):
+        open_beton(tmp_path / "a.beton")
 
 
 @pytest.mark.data

@@ -1,6 +1,7 @@
 """Commands beside the two scripts: `python -m ffvit COMMAND`, see `--help`."""
 
 import argparse
+import io
 import signal
 import sys
 from collections.abc import Sequence
@@ -33,7 +34,23 @@ def main(argv: Sequence[str]) -> None:
         "--restart_interval", type=int, default=4, help="MCUs between restart markers [4]"
     )
 
+    verify = commands.add_parser(
+        "verify", help="decode every image of betons, compare every byte with their manifests"
+    )
+    verify.add_argument("betons", nargs="+", type=Path, metavar="BETON", help="beton to verify")
+
+    inspect = commands.add_parser("inspect", help="what is inside a beton; or save one image")
+    inspect.add_argument("beton", type=Path, metavar="BETON", help="beton to look into")
+    inspect.add_argument("--all_classes", action="store_true", help="list every class")
+    inspect.add_argument("--sample", type=int, metavar="N", help="save image N, counted from 0")
+    inspect.add_argument("--out", type=Path, help="file for it: .jpg (as stored) or .png")
+
     options = parser.parse_args(argv)
+    if options.command == "inspect" and (options.sample is None) != (options.out is None):
+        inspect.error("--sample=N and --out=FILE go together")
+    # A class may have a name that the terminal's encoding has no letters for.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     # Imports wait until a command needs them: a report needs neither torch nor ffcv.
     with one_line_errors():
         if options.command == "report":
@@ -46,6 +63,18 @@ def main(argv: Sequence[str]) -> None:
             from ffvit.data.repack import repack_beton  # noqa: PLC0415
 
             repack_beton(options.old, options.new, options.restart_interval)
+        elif options.command == "verify":
+            from ffvit.data.verify import verify_betons  # noqa: PLC0415
+
+            verify_betons(options.betons)
+        elif options.command == "inspect":
+            from ffvit.data.inspect import describe_beton, save_sample  # noqa: PLC0415
+
+            if options.sample is None:
+                text = describe_beton(options.beton, options.all_classes)
+            else:
+                text = save_sample(options.beton, options.sample, options.out)
+            sys.stdout.write(f"{text}\n")
         else:
             from ffvit.data.sample import write_sample  # noqa: PLC0415
 

@@ -8,12 +8,12 @@ choices are crops.py's, the pixels the kernel's.
 Give ffcv's Loader `num_workers=1`, and the decoder the threads.
 """
 
-import functools
 import os
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numba as nb
 import numpy as np
@@ -38,22 +38,27 @@ Crop = tuple[int, int, int, int, int]  # top, left, height, width, flip
 CropFunction = Callable[[int, int, int, int, int], Crop]
 
 
-@functools.cache
-def _checking_pool(pid: int) -> ThreadPool:  # noqa: ARG001 - one for each process
-    return ThreadPool(1)
+_checking = threading.local()
+
+
+def _checking_pool() -> ThreadPool:
+    """Return this thread's pool: one pool serves one caller at a time."""
+    if getattr(_checking, "pid", None) != os.getpid():
+        _checking.pid, _checking.pool = os.getpid(), ThreadPool(1)
+    return cast("ThreadPool", _checking.pool)
 
 
 def decode_status(data: bytes, height: int, width: int) -> int:
     """Decode a whole JPEG image, and return its status: 0, or of `STATUS_TEXT`.
 
-    Where it is 0 any crop of the image can be decoded.
+    Where it is 0 any crop of the image can be decoded. Threads may call it side by side.
 
     Args:
         data: The encoded image.
         height: That it should have, pixels.
         width: That it should have, pixels.
     """
-    return int(check_jpeg(_checking_pool(os.getpid()).address, data, len(data), height, width))
+    return int(check_jpeg(_checking_pool().address, data, len(data), height, width))
 
 
 @intrinsic

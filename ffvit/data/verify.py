@@ -137,7 +137,9 @@ def describe(verification: Verification) -> str:
     info, findings = verification.info, verification.findings
     num_samples, num_bad, num_jpegs = info.num_samples, verification.num_bad, verification.num_jpegs
     num_raw = num_samples - num_jpegs
-    state = f"{num_bad:,} of {num_samples:,} images are bad" if num_bad else "no image is bad"
+    state = "no image is bad"
+    if num_bad:
+        state = f"{num_bad:,} of {num_samples:,} images {'is' if num_bad == 1 else 'are'} bad"
     decoded = f"{num_jpegs:,} JPEGs decoded" if num_jpegs else ""
     pixels = f"{num_raw:,} images of raw pixels" if num_raw else ""
     lines = [
@@ -217,8 +219,9 @@ def _check_padding(data: bytes, begin: int) -> list[Finding | None]:
     wrong = np.flatnonzero(np.frombuffer(data, dtype=np.uint8))
     if not len(wrong):
         return []
-    text = f"{len(wrong):,} bytes from byte {begin + int(wrong[0]):,} on are not 0"
-    return [Finding(None, text)]
+    many = "1 byte" if len(wrong) == 1 else f"{len(wrong):,} bytes"
+    where = f"the first is byte {begin + int(wrong[0]):,} of the file"
+    return [Finding(None, f"{many} between images that should be 0; {where}")]
 
 
 def _check_sample(

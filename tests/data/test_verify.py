@@ -1,0 +1,152 @@
+"""Verify finds what is wrong, and where; without a manifest it says what it cannot find."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import NUM_TRAIN, encode, gradient
+from ffcv.fields import IntField, RGBImageField
+from ffcv.writer import DatasetWriter
+
+from ffvit.__main__ import main
+from ffvit.data import verify
+from ffvit.data.manifest import manifest_path
+from ffvit.data.tables import read_tables
+from ffvit.data.verify import describe, verify_beton
+
+
+class Images:
+    """Arrays and labels, as stock ffcv's users hand them over."""
+
+    def __len__(self) -> int:
+        return 5
+
+    def __getitem__(self, index: int):
+        return np.asarray(gradient(31 + index, 43)), index
+
+
+@pytest.fixture
+def copy(tiny_beton, tmp_path) -> Path:
+    path = tmp_path / "copy.beton"
+    path.write_bytes(tiny_beton.read_bytes())
+    manifest_path(path).write_bytes(manifest_path(tiny_beton).read_bytes())
+    return path
+
+
+def write_stock(path: Path, mode: str) -> None:
+    fields = {"image": RGBImageField(mode), "label": IntField()}
+    writer = DatasetWriter(str(path), fields, page_size=1 << 21, num_workers=1)
+    writer.from_indexed_dataset(Images())
+
+
+def overwrite(path: Path, place: int, data: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(place)
+        file.write(data)
+
+
+def flip_image(path: Path, sample: int) -> None:
+    """Flip a bit in the middle of an image."""
+    tables = read_tables(path)
+    place = int(tables.pointers[sample]) + int(tables.sizes[sample]) // 2
+    overwrite(path, place, bytes([path.read_bytes()[place] ^ 1]))
+
+
+def test_sound_beton_has_no_findings(tiny_beton):
+    result = verify_beton(tiny_beton)
+    assert (result.findings, result.num_jpegs, result.has_manifest) == ([], NUM_TRAIN, True)
+    assert "no image is bad" in describe(result)
+
+
+@pytest.mark.parametrize("mode", ["jpg", "raw"])
+def test_sound_stock_beton_has_no_findings_and_is_said_to_be_half_checked(tmp_path, mode):
+    write_stock(tmp_path / "a.beton", mode)
+    result = verify_beton(tmp_path / "a.beton")
+    assert (result.findings, result.has_manifest) == ([], False)
+    text = describe(result)
+    assert "there is no manifest" in text
+    assert ("raw pixels" in text) == (mode == "raw")
+
+
+def test_every_bad_sample_is_named_once_in_order_with_its_class(copy):
+    for sample in (51, 3, 40):
+        flip_image(copy, sample)
+    tables = read_tables(copy)
+    overwrite(copy, int(tables.pointers[3]), bytes(20))
+    result = verify_beton(copy)
+    assert [finding.sample for finding in result.findings] == [3, 40, 51]
+    assert "not a JPEG" in result.findings[0].reason
+    assert all("not those that were written" in found.reason for found in result.findings)
+    lines = describe(result).splitlines()
+    assert lines[0] == f"{copy}: 3 of {NUM_TRAIN} images are bad"
+    label = int(tables.labels[51])
+    assert lines[-1].startswith(f"  sample 51, label {label} (class_{label}): its bytes")
+
+
+def test_undecodable_image_is_found_without_a_manifest(copy):
+    manifest_path(copy).unlink()
+    tables = read_tables(copy)
+    overwrite(copy, int(tables.pointers[7]) + int(tables.sizes[7]) - 200, bytes(100))
+    result = verify_beton(copy)
+    assert [finding.sample for finding in result.findings] == [7]
+    assert "damaged" in result.findings[0].reason
+
+
+def test_jpeg_of_another_size_than_its_record_says_is_found(copy):
+    # Another file of at most the same length in the sample's place.
+    tables = read_tables(copy)
+    other = encode(gradient(16, 16), quality=30)
+    assert len(other) <= tables.sizes[9]
+    overwrite(copy, int(tables.pointers[9]), other)
+    manifest_path(copy).unlink()
+    assert "width and height" in verify_beton(copy).findings[0].reason
+
+
+@pytest.mark.parametrize("place", ["begin", "first gap", "last gap", "end"])
+def test_bytes_between_images_are_looked_at(copy, place):
+    tables = read_tables(copy)
+    begin, end = int(tables.pointers.min()), int((tables.pointers + tables.sizes).max())
+    at = {
+        "begin": tables.data_begin,
+        "first gap": begin - 1,
+        "last gap": end,
+        "end": tables.data_end - 1,
+    }[place]
+    overwrite(copy, at, b"\1")
+    result = verify_beton(copy)
+    assert [(found.sample, f"byte {at:,} of" in found.reason) for found in result.findings] == [
+        (None, True)
+    ]
+    assert "1 byte between images" in describe(result)
+
+
+def test_pieces_cover_every_byte_and_every_sample_once(tiny_beton, monkeypatch):
+    tables = read_tables(tiny_beton)
+    for piece_bytes in (1000, 100_000, 1 << 30):
+        monkeypatch.setattr(verify, "_PIECE_BYTES", piece_bytes)
+        pieces = list(verify._pieces(tables))
+        assert [piece.begin for piece in pieces[1:]] == [piece.end for piece in pieces[:-1]]
+        assert (pieces[0].begin, pieces[-1].end) == (tables.data_begin, tables.data_end)
+        samples = np.concatenate([piece.samples for piece in pieces])
+        assert sorted(samples) == list(range(NUM_TRAIN))
+        assert len(verify_beton(tiny_beton).findings) == 0
+
+
+def test_command_lists_all_betons_and_ends_with_status_2(copy, tiny_beton, tmp_path, capsys):
+    flip_image(copy, 3)
+    (tmp_path / "empty.beton").touch()
+    with pytest.raises(SystemExit) as info:
+        main(["verify", str(copy), str(tmp_path / "empty.beton"), str(tiny_beton)])
+    assert info.value.code == 2
+    out, err = capsys.readouterr()
+    assert f"{copy}: 1 of {NUM_TRAIN} images is bad" in out
+    assert "sample 3, " in out
+    assert "got an empty file" in out
+    assert f"{tiny_beton}: no image is bad" in out
+    assert err.splitlines()[-1].startswith("error: bad: ")
+    assert "2 of 3 betons" in err
+
+
+def test_command_succeeds_for_a_sound_beton(tiny_beton, capsys):
+    main(["verify", str(tiny_beton)])
+    assert capsys.readouterr().out.startswith(f"{tiny_beton}: no image is bad\n")

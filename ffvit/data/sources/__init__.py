@@ -4,10 +4,12 @@ Nothing is extracted or copied: archives are read in place, by byte range.
 """
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from ffvit.data.manifest import CONTROL_CHARACTERS
 from ffvit.data.sources.base import Indices, Source, Store, shown
 from ffvit.data.sources.cifar import find_cifar, open_cifar
 from ffvit.data.sources.folders import open_folders
@@ -63,6 +65,8 @@ def open_sources(section: WriteSection) -> dict[str, Source]:
         sources = _open(path, section)
     except OSError as error:
         raise SourceError(f"{error.filename or path}: cannot read it ({error.strerror}).") from None
+    for source in sources.values():
+        _check_names(path, source.label_names)
     if section.split == "all":
         return sources
     if section.split not in sources:
@@ -178,6 +182,15 @@ def _rank_in_class(labels: Indices, seed: int) -> Indices:
     ranks = np.empty(len(labels), dtype=np.int64)
     ranks[by_class] = np.arange(len(labels)) - starts
     return ranks
+
+
+def _check_names(path: Path, label_names: Sequence[str]) -> None:
+    """Refuse class names that no manifest may hold, before anything is written."""
+    name = next((name for name in label_names if CONTROL_CHARACTERS.search(name)), None)
+    if name is not None:
+        raise SourceError(
+            f"{path}: expected class names of printable text, got {name!r}; rename the class."
+        )
 
 
 def _check_options(section: WriteSection) -> None:

@@ -31,7 +31,8 @@ def iterate_members(archive: Path, start: int = 0) -> Iterator[Member]:
         start: Byte at which the tar begins: a tar may lie inside a tar.
 
     Raises:
-        SourceError: Compressed, cut off, damaged, not a tar archive, or an image that is a link.
+        SourceError: Compressed, cut off, damaged, not a tar archive, or an image that is a link, a
+            sparse file.
     """
     try:
         with archive.open("rb") as file:
@@ -45,6 +46,11 @@ def iterate_members(archive: Path, start: int = 0) -> Iterator[Member]:
                         raise SourceError(
                             f"{archive}:{name}: a link inside the archive; "
                             "pack it again with --dereference --hard-dereference."
+                        )
+                    if member.issparse():
+                        raise SourceError(
+                            f"{archive}:{name}: a sparse file, which cannot be read by position; "
+                            "pack it again without --sparse."
                         )
                     if member.isreg():
                         yield Member(name, member.offset_data, member.size)

@@ -26,6 +26,30 @@ _KINDS: dict[str, tuple[list[str], list[str], str, str, str]] = {
 _FOLDERS = ("", "cifar-10-batches-py", "cifar-100-python")
 
 
+class _ByteArray:
+    """Stands for a numpy array while it is read: numpy's own __setstate__ believes what it gets."""
+
+    def __init__(self, *_: Any) -> None:
+        self.values: np.ndarray[Any, np.dtype[np.uint8]] = np.empty(0, dtype=np.uint8)
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, _, is_fortran, data = state
+        if is_fortran or not isinstance(data, bytes):
+            raise pickle.UnpicklingError("it holds an array in an unusual form")
+        self.values = np.frombuffer(data, dtype=np.uint8).reshape(shape)
+
+
+class _ByteType:
+    """Stands for numpy.dtype, for the one type these files hold."""
+
+    def __init__(self, code: str | bytes, *_: Any) -> None:
+        if code not in ("u1", b"u1"):
+            raise pickle.UnpicklingError(f"it holds an array of type {code!r}")
+
+    def __setstate__(self, state: Any) -> None:
+        pass  # byte order and the like
+
+
 class _PlainUnpickler(pickle.Unpickler):
     """Reads numbers, texts, plain containers and byte arrays; every other name is refused."""
 
@@ -40,19 +64,7 @@ class _PlainUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.ALLOWED:
             raise pickle.UnpicklingError(f"it wants to load {module}.{name}")
-        return {"_reconstruct": _empty_array, "ndarray": np.ndarray, "dtype": _byte_dtype}[name]
-
-
-def _empty_array(*_: Any) -> np.ndarray[Any, Any]:
-    """Stand for numpy's _reconstruct; shape and content follow by __setstate__."""
-    return np.ndarray((0,), np.uint8)
-
-
-def _byte_dtype(code: str, *_: Any) -> np.dtype[Any]:
-    """Stand for numpy.dtype, for the one type these files hold."""
-    if code not in ("u1", b"u1"):
-        raise pickle.UnpicklingError(f"it holds an array of type {code!r}")
-    return np.dtype("u1", copy=True)
+        return _ByteType if name == "dtype" else _ByteArray
 
 
 def find_cifar(root: Path) -> tuple[Path, str] | None:
@@ -86,10 +98,10 @@ def open_cifar(root: Path) -> dict[str, Source]:
             found_labels = _read(folder / name, label_key, list)
             if not all(type(label) is int for label in found_labels):
                 raise SourceError(f"{folder / name}: expected whole numbers as labels.")
-            if pixels.dtype != np.uint8 or pixels.shape != (len(found_labels), _ROW_BYTES):
+            if pixels.shape != (len(found_labels), _ROW_BYTES):
                 raise SourceError(
                     f"{folder / name}: expected ({len(found_labels)}, {_ROW_BYTES}) bytes, "
-                    f"got {pixels.shape} of {pixels.dtype}; fetch it again."
+                    f"got {pixels.shape}; fetch it again."
                 )
             images += [_as_ppm(row) for row in pixels]
             image_names += [f"{folder / name}:{row}" for row in range(len(pixels))]
@@ -112,6 +124,8 @@ def _read(path: Path, key: str, kind: type) -> Any:
     try:
         record = _PlainUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
         value = record[key.encode()] if key.encode() in record else record[key]
+        if isinstance(value, _ByteArray):
+            value = value.values
     except OSError as error:
         raise SourceError(f"{path}: cannot read it ({error.strerror}).") from None
     # Unpickling a damaged file raises nearly anything; pickle's documentation promises no less.

@@ -17,6 +17,8 @@ from ffvit.errors import SourceError
 DEVKIT_NAMES = ("ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_devkit_t12")
 _META = "data/meta.mat"
 _GROUND_TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
+# The real ones have a megabyte; an archive that unpacks to a terabyte is no devkit.
+_MAX_BYTES = 64 << 20
 _IMAGE_NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})\.", re.IGNORECASE)
 
 
@@ -154,5 +156,7 @@ def _devkit_files(path: Path) -> dict[str, bytes]:
             for name in (_META, _GROUND_TRUTH):
                 if member.isfile() and member.name.endswith("/" + name):
                     extracted = archive.extractfile(member)
-                    files[name] = extracted.read() if extracted else b""
+                    files[name] = extracted.read(_MAX_BYTES + 1) if extracted else b""
+                    if len(files[name]) > _MAX_BYTES:
+                        raise ValueError(f"{name} has more than {_MAX_BYTES} bytes")
     return files

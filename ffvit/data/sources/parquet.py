@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from ffvit.data.sources.base import Indices, Source
 from ffvit.data.sources.shards import splits_of_files
+from ffvit.data.tables import MAX_CLASSES
 from ffvit.errors import SourceError
 
 
@@ -76,6 +77,8 @@ def open_parquet(path: Path) -> dict[str, Source]:
     read = {split: _read_labels(files[split]) for split in sorted(files)}
     names = next((names for _, _, names in read.values() if names), None)
     top = max(int(labels.max()) for labels, _, _ in read.values())
+    if top >= MAX_CLASSES:
+        raise SourceError(f"{path}: label {top}, expected labels up to {MAX_CLASSES - 1}.")
     names = names or tuple(str(label) for label in range(top + 1))
     if top >= len(names):
         raise SourceError(f"{path}: label {top}, but only {len(names)} label names in the schema.")
@@ -141,6 +144,6 @@ def _label_names(schema: pa.Schema) -> tuple[str, ...] | None:
     text = (schema.metadata or {}).get(b"huggingface")
     try:
         names = json.loads(text)["info"]["features"]["label"]["names"] if text else None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return tuple(str(name) for name in names) if names else None

@@ -17,6 +17,7 @@ from ffvit.data.sources.folders import (
     arrange,
     shared_prefix,
 )
+from ffvit.data.tables import MAX_CLASSES
 from ffvit.errors import SourceError
 
 _LABEL_SUFFIXES = ("cls", "json")
@@ -131,19 +132,22 @@ def _label(shard: Path, key: str, files: Mapping[str, Member]) -> int:
     text = read_member(shard, files[suffix])
     try:
         value = int(text) if suffix == "cls" else _label_of_json(json.loads(text))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise SourceError(
             f"{shard}:{key}.{suffix}: expected a class number"
             + (f" under one of {shown(_JSON_KEYS)}" if suffix == "json" else "")
             + f", got {text[:40]!r}."
         ) from None
-    if value < 0:
-        raise SourceError(f"{shard}:{key}.{suffix}: expected a class number from 0, got {value}.")
+    if not 0 <= value < MAX_CLASSES:
+        raise SourceError(
+            f"{shard}:{key}.{suffix}: expected a class number from 0 to {MAX_CLASSES - 1}, got "
+            f"{value}."
+        )
     return value
 
 
 def _label_of_json(record: Mapping[str, object]) -> int:
-    value = next(record[key] for key in _JSON_KEYS if key in record)
+    value = next((record[key] for key in _JSON_KEYS if key in record), None)
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError
     return value

@@ -23,6 +23,7 @@ PANEL_WIDTH_IN, PANEL_HEIGHT_IN = 3.6, 2.7
 LABEL_SIZE_PT = 8.5
 LABEL_LENGTH = 30
 STYLE: Any = {
+    "text.parse_math": False,  # a run's name may have a $ in it
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.titlelocation": "left",

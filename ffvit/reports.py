@@ -4,11 +4,12 @@ Reads run folders and nothing else: neither models nor images, so torch is not n
 """
 
 import dataclasses
+import html
 from collections.abc import Sequence
 from pathlib import Path
 
 from ffvit import charts
-from ffvit.errors import UserError
+from ffvit.errors import UserError, printable
 from ffvit.runlog import Run, load_run
 
 MISSING = "-"
@@ -37,7 +38,7 @@ def write_report(folders: Sequence[Path], out_dir: Path) -> Path:
     runs = _name_apart([load_run(folder) for folder in folders])
     try:
         (out_dir / "charts").mkdir(parents=True, exist_ok=True)
-        lines = [f"# {' / '.join(run.name for run in runs)}", "", *_table(runs), "", NOTES]
+        lines = [f"# {_plain(' / '.join(run.name for run in runs))}", "", *_table(runs), "", NOTES]
         if len(runs) == 1:
             charts.overview(runs[0], _summary(runs[0]), out_dir / "report.png")
             lines += ["![loss, accuracy and resolution by epoch](report.png)", ""]
@@ -60,10 +61,11 @@ def write_report(folders: Sequence[Path], out_dir: Path) -> Path:
 
 
 def _name_apart(runs: list[Run]) -> list[Run]:
-    """Put the parent's name before names that occur twice."""
+    """Put the parent's name before names that occur twice; and make names printable."""
+    runs = [dataclasses.replace(run, name=printable(run.name)) for run in runs]
     names = [run.name for run in runs]
     return [
-        dataclasses.replace(run, name=f"{run.folder.resolve().parent.name}/{run.name}")
+        dataclasses.replace(run, name=f"{printable(run.folder.resolve().parent.name)}/{run.name}")
         if names.count(run.name) > 1
         else run
         for run in runs
@@ -118,7 +120,7 @@ def _summary(run: Run) -> str:
     row = _row(run)
     accuracy = f"{row['top-1 %']} % top-1" if run.validated else "not validated yet"
     epochs = "1 epoch" if len(run.epochs) == 1 else f"{len(run.epochs)} epochs"
-    return (
+    return printable(
         f"{run.name}: {accuracy} after {epochs}"
         f" ({row['model']}, {row['resolution']}, {row['time']} on {_hardware(run)})"
     )
@@ -165,4 +167,10 @@ def _percent(fraction: float | None) -> str:
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(_plain(cell) for cell in cells) + " |"
+
+
+def _plain(text: str) -> str:
+    """Keep a text from a run folder from being read as HTML, a link, an image or a table's end."""
+    text = html.escape(printable(text), quote=False)
+    return "".join(f"\\{character}" if character in "|[]`" else character for character in text)

@@ -291,3 +291,17 @@ def test_an_unknown_or_incomplete_command_exits_with_2(argv, capsys):
         command.main(argv)
     assert stop.value.code == 2
     assert "usage: python -m ffvit" in capsys.readouterr().err
+
+
+def test_texts_of_a_run_folder_stay_texts(make_run):
+    name = "<img src=x onerror=alert(1)> [a](javascript:b) $\\frac$ `c` | d"
+    run = make_run(name, epochs=1)
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("ff_pico", '"<script>\\x1b[2J</script>"'))
+    text = write_report([run], run).read_text()  # draws the charts, too
+    assert "<" not in text
+    assert "\x1b" not in text
+    assert "&lt;img src=x" in text
+    assert r"\[a\](javascript:b)" in text
+    assert r"\`c\` \| d" in text
+    assert all(line.isprintable() for line in text.splitlines())

@@ -119,7 +119,7 @@ def truncated(length: Callable[[Tables], int]) -> Damage:
 HOSTILE: dict[str, tuple[str, Damage]] = {
     "empty": ("jpg", lambda *_: b""),
     "foreign": ("jpg", lambda *_: b"\x89PNG\r\n\x1a\n" + bytes(5000)),
-    "aborted write": ("jpg", aborted(100 << 20)),
+    "aborted write": ("jpg", aborted(150 << 20)),
     "cut within the images": ("jpg", truncated(lambda tables: int(tables.pointers[12]) + 100)),
     "cut within the table": ("jpg", truncated(lambda tables: tables.data_end + 19 * 24)),
     "10 samples promised": ("jpg", header("num_samples", 10)),

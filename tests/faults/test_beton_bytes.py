@@ -30,7 +30,7 @@ from ffvit.errors import BetonError
 
 HERE = Path(__file__).resolve().parent
 # What stock ffcv does within this time it does; after it, it hangs.
-STOCK_TIMEOUT_S = 6
+STOCK_TIMEOUT_S = 10
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,10 @@
 
     python stock_reader.py TIMEOUT_S DECODER BETON [DECODER BETON ...]
 
-DECODER is crop (RandomResizedCrop's sibling for validation) or whole (images of one size). Prints
-one JSON object, {beton: outcome}; ffcv is imported once. An outcome is "hangs", "killed by
-SIGSEGV", "raises ValueError" and the like, or a list: for each sample its label and a hash of its
-pixels.
+DECODER is crop (the centre of each image), whole (images of one size), or nobody (whole, without
+root's right to read everything). Prints one JSON object, {beton: outcome}; ffcv is imported once.
+An outcome is "hangs", "killed by SIGSEGV", "raises ValueError" and the like, or a list: for each
+sample its label and a hash of its pixels.
 """
 
 import contextlib
@@ -24,6 +24,8 @@ from ffcv.loader import OrderOption
 
 def read(decoder: str, path: str) -> list[tuple[int, int]]:
     """Load every sample once, in order, as ffcv's documentation shows it."""
+    if decoder == "nobody" and os.geteuid() == 0:
+        os.setuid(65534)
     image = CenterCropRGBImageDecoder((32, 32), 1) if decoder == "crop" else SimpleRGBImageDecoder()
     pipelines = {"image": [image], "label": [IntDecoder()]}
     order = OrderOption.SEQUENTIAL

@@ -127,6 +127,8 @@ def test_pieces_cover_every_byte_and_every_sample_once(tiny_beton, monkeypatch):
         pieces = list(verify._pieces(tables))
         assert [piece.begin for piece in pieces[1:]] == [piece.end for piece in pieces[:-1]]
         assert (pieces[0].begin, pieces[-1].end) == (tables.data_begin, tables.data_end)
+        largest = max(piece_bytes, int(tables.sizes.max()))
+        assert all(piece.end - piece.begin <= largest for piece in pieces)
         samples = np.concatenate([piece.samples for piece in pieces])
         assert sorted(samples) == list(range(NUM_TRAIN))
         assert len(verify_beton(tiny_beton).findings) == 0

@@ -122,6 +122,7 @@ HOSTILE: dict[str, tuple[str, Damage]] = {
     "aborted write": ("jpg", aborted(150 << 20)),
     "cut within the images": ("jpg", truncated(lambda tables: int(tables.pointers[12]) + 100)),
     "cut within the table": ("jpg", truncated(lambda tables: tables.data_end + 19 * 24)),
+    "bytes behind the end": ("jpg", lambda data, _: data + bytes(24)),
     "10 samples promised": ("jpg", header("num_samples", 10)),
     "100 samples promised": ("jpg", header("num_samples", 100)),
     "2^40 samples promised": ("jpg", header("num_samples", 1 << 40)),

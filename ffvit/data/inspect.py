@@ -262,6 +262,8 @@ def _origin(manifest: Manifest | None) -> list[str]:
         f"  split      {manifest.split}",
         f"  source     {manifest.source}",
         f"  originals  {manifest.num_originals:,} images are their source's files, byte for byte",
+        f"  skipped    {len(manifest.skipped):,} images of the source",
+        *(f"             {name}: {reason}" for name, reason in manifest.skipped[:_LISTED]),
         *_listed("  options    ", options),
         *_listed("  versions   ", versions),
     ]

@@ -148,8 +148,10 @@ def _find_problem(manifest: Manifest) -> str:
         "a count that is none": all(
             type(count) is int and count >= 0 for count in (*counts, *manifest.class_counts)
         ),
-        "a checksum that is none": type(manifest.tables_crc32) is int
-        and 0 <= manifest.tables_crc32 < 1 << 32,
+        "a checksum that is none": all(
+            type(checksum) is int and 0 <= checksum < 1 << 32
+            for checksum in (manifest.tables_crc32, manifest.source_crc32)
+        ),
     }
     for problem, is_sound in checks.items():
         if not is_sound:

@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from ffvit.data.beton import BetonInfo, open_beton
 from ffvit.data.encoding import available_cpus
-from ffvit.data.progress import Progress
 from ffvit.data.manifest import load_manifest
+from ffvit.data.progress import Progress
 from ffvit.data.tables import JPG, Tables, read_tables
 from ffvit.errors import BetonError, printable
 from ffvit.jpeg.decoders import decode_status

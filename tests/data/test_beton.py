@@ -265,6 +265,7 @@ def test_damaged_manifest_is_refused(copy, text):
         ("beton_bytes", None),
         ("tables_crc32", -1),
         ("tables_crc32", float("inf")),
+        ("source_crc32", 1 << 32),
         ("sample_crc32", ""),
         ("sample_crc32", "AAAA"),
         ("sample_crc32", "no base64!"),

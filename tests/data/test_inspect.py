@@ -13,12 +13,18 @@ from PIL import Image
 
 from ffvit.__main__ import main
 from ffvit.data.beton import read_sample
-from ffvit.data.engine import store_images
+from ffvit.data.engine import WriteJob, store_images
 from ffvit.data.images import stored_image
 from ffvit.data.inspect import describe_beton, estimate_quality, save_sample
 from ffvit.data.manifest import load_manifest, manifest_path
 from ffvit.errors import BetonError, ConfigError
 from ffvit.jpeg.header import read_header
+
+
+def store(path, images, labels) -> None:
+    """Store images, without a manifest."""
+    job = WriteJob(path, "", labels, 1 << 21, manifest=None, identity={})
+    store_images(job, lambda first: (image for image in images[first:]))
 
 
 def write_mixture(path) -> None:
@@ -29,7 +35,7 @@ def write_mixture(path) -> None:
         stored_image(gradient(7, 5).tobytes(), (7, 5), False),
     ]
     labels = np.array([2, 0, 2])
-    store_images(path, 1 << 21, (image for image in images), labels, "", lambda _: None)
+    store(path, images, labels)
 
 
 def test_counts_sizes_settings_classes_and_origin_are_shown(tiny_beton):
@@ -86,6 +92,7 @@ def test_texts_of_a_manifest_cannot_steer_the_terminal(tiny_beton, tmp_path):
     record["source"] = "nice\x1b]0;title\x07 \x9b31m\u202e"
     record["options"] |= {"out_dir": "a\rb", "\x1bkey": 1}
     record["versions"] |= {"ffcv": "\x1b[2J"}
+    record["skipped"] = [["a\n.jpg", "\x1b[31m"]]
     manifest_path(beton).write_text(json.dumps(record))
     text = describe_beton(beton)
     assert all(line.isprintable() for line in text.split("\n"))
@@ -95,8 +102,7 @@ def test_texts_of_a_manifest_cannot_steer_the_terminal(tiny_beton, tmp_path):
 def test_many_classes_are_listed_in_part_unless_all_are_asked_for(tmp_path):
     labels = np.arange(30) % 25
     image = stored_image(encode(gradient(8, 8)), (8, 8), True)
-    images = (image for _ in labels)
-    store_images(tmp_path / "a.beton", 1 << 21, images, labels, "", lambda _: None)
+    store(tmp_path / "a.beton", [image] * len(labels), labels)
     text = describe_beton(tmp_path / "a.beton")
     assert "  and 15 more; --all_classes lists them" in text
     assert "\n  24 " not in text

@@ -1,12 +1,18 @@
-"""Betons of 24 images of one size, JPEGs or pixels, and every way to damage them by hand."""
+"""Betons of 24 images of one size and every way to damage them by hand."""
 
+import base64
+import json
 import os
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from conftest import MARK_COLORS, gradient
+from ffcv.fields import IntField, RGBImageField
 from ffcv.types import ALLOC_TABLE_TYPE, HeaderType
+from ffcv.writer import DatasetWriter
+from PIL import Image
 
 from ffvit.data.manifest import manifest_path
 from ffvit.data.tables import Tables, read_tables
@@ -19,8 +25,41 @@ RECORD = {"mode": (0, 1), "width": (1, 2), "height": (3, 2), "data_ptr": (5, 8),
 Damage = Callable[[bytearray, Tables], bytes | bytearray]
 
 
+class _Images:
+    """Arrays and labels, as stock ffcv's users hand them over."""
+
+    def __len__(self) -> int:
+        return NUM_SAMPLES
+
+    def __getitem__(self, number: int):
+        return np.asarray(make_image(number)), number % 8
+
+
+def make_image(number: int) -> Image.Image:
+    """Make one of the images, no two of which are alike."""
+    return gradient(HEIGHT, WIDTH, MARK_COLORS[number % 8]).rotate(7 * number)
+
+
+def write_padded(beton: Path, like: Path) -> Path:
+    """Write a beton by stock ffcv, which fills up pages with zeros; with a manifest for it."""
+    fields = {"image": RGBImageField("jpg"), "label": IntField()}
+    writer = DatasetWriter(str(beton), fields, page_size=1 << 21, num_workers=1)
+    writer.from_indexed_dataset(_Images())
+    data, tables = beton.read_bytes(), read_tables(beton)
+    images = zip(tables.pointers.tolist(), tables.sizes.tolist(), strict=True)
+    checksums = np.array([zlib.crc32(data[begin : begin + size]) for begin, size in images])
+    record = json.loads(manifest_path(like).read_text())
+    record |= {
+        "beton_bytes": len(data),
+        "tables_crc32": zlib.crc32(data[: tables.data_begin] + data[tables.data_end :]),
+        "sample_crc32": base64.b64encode(checksums.astype("<u4").tobytes()).decode(),
+    }
+    manifest_path(beton).write_text(json.dumps(record))
+    return beton
+
+
 def write_sound(folder: Path) -> dict[str, Path]:
-    """Write one beton of JPEGs and one of pixels, with manifests: {"jpg": ..., "raw": ...}."""
+    """Write betons of JPEGs and of pixels, and one with padding: jpg, raw and padded."""
     from ffvit.data.sources import open_sources  # noqa: PLC0415 - ffcv takes seconds to import
     from ffvit.data.writer import write_beton  # noqa: PLC0415
     from ffvit.options import WriteSection  # noqa: PLC0415
@@ -28,14 +67,14 @@ def write_sound(folder: Path) -> dict[str, Path]:
     for number in range(NUM_SAMPLES):
         path = folder / "images" / f"class_{number % 8}" / f"{number:02d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        image = gradient(HEIGHT, WIDTH, MARK_COLORS[number % 8]).rotate(7 * number)
-        image.save(path, quality=95)
+        make_image(number).save(path, quality=95)
     betons = {}
     for mode in ("jpg", "raw"):
         betons[mode] = folder / f"{mode}.beton"
         data_dir = str(folder / "images")
         section = WriteSection(data_dir=data_dir, mode=mode, num_workers=2, val_fraction=0)
         write_beton(open_sources(section)["train"], betons[mode], section, "train")
+    betons["padded"] = write_padded(folder / "padded.beton", like=betons["jpg"])
     return betons
 
 
@@ -77,6 +116,18 @@ def pointer_of(sample: int, other: int) -> Damage:
     return lambda data, tables: record(sample, "data_ptr", int(tables.pointers[other]))(
         data, tables
     )
+
+
+def too_large(sample: int, num_bytes: int) -> Damage:
+    """Claim so many bytes for an image, and let the file have them."""
+
+    def damage(data: bytearray, tables: Tables) -> bytearray:
+        table(sample, "size", num_bytes)(data, tables)
+        header("alloc_table_ptr", tables.data_end + num_bytes)(data, tables)
+        data[tables.data_end : tables.data_end] = bytes(num_bytes)
+        return data
+
+    return damage
 
 
 def erase_begin(sample: int) -> Damage:
@@ -137,7 +188,7 @@ HOSTILE: dict[str, tuple[str, Damage]] = {
     "pointer of 2^63": ("raw", record(3, "data_ptr", 1 << 63)),
     "size of 2^62": ("jpg", table(3, "size", 1 << 62)),
     "size of 0": ("jpg", table(3, "size", 0)),
-    "raw image too large": ("raw", table(3, "size", 12 << 20)),
+    "raw image too large": ("raw", too_large(3, 12 << 20)),
     "raw image too high": ("raw", record(3, "height", 60000)),
     "raw image of no width": ("raw", record(3, "width", 0)),
     "unknown mode": ("jpg", record(3, "mode", 9)),

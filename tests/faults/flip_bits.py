@@ -31,7 +31,10 @@ POOL = ThreadPool(1)
 def choose_place(rng: random.Random, beton: Path) -> tuple[str, int, int | None]:
     """Choose header or tables, an image or padding, and a byte in it; and whose image it is."""
     tables, size = read_tables(beton), beton.stat().st_size
-    region = rng.choices(["tables", "image", "padding"], [25, 65, 10])[0]
+    first, last = int(tables.pointers.min()), int((tables.pointers + tables.sizes).max())
+    has_padding = last < tables.data_end
+    weights = [20, 20, 60] if has_padding else [25, 75, 0]
+    region = rng.choices(["tables", "image", "padding"], weights)[0]
     if region == "tables":
         places = [*range(tables.data_begin), *range(tables.data_end, size)]
         return region, rng.choice(places), None
@@ -39,11 +42,8 @@ def choose_place(rng: random.Random, beton: Path) -> tuple[str, int, int | None]
         sample = rng.randrange(len(tables.labels))
         place = int(tables.pointers[sample]) + rng.randrange(int(tables.sizes[sample]))
         return region, place, sample
-    last = int((tables.pointers + tables.sizes).max())
-    begin, end = rng.choice(
-        [(tables.data_begin, int(tables.pointers.min())), (last, tables.data_end)]
-    )
-    return region, rng.randrange(begin, end), None
+    gap = rng.choice([(tables.data_begin, first), (last, tables.data_end)])
+    return region, rng.randrange(*gap), None
 
 
 def load(loader: Loader) -> np.ndarray | int:

@@ -96,7 +96,7 @@ def test_parquet_label_names_nested_without_end_are_left_out(tmp_path):
 def test_class_name_that_would_steer_a_terminal_is_refused(tmp_path, name):
     files = {f"{c}/{i}.jpg": image_bytes(i) for c in ("a", name) for i in (0, 1)}
     (tmp_path / "set.tar").write_bytes(tar_bytes(files))
-    with pytest.raises(SourceError, match="printable") as info:
+    with pytest.raises(SourceError, match="of printable text") as info:
         open_all(tmp_path / "set.tar")
     assert str(info.value).isprintable()
 
@@ -122,7 +122,7 @@ def test_sparse_member_that_claims_a_terabyte_is_refused(tmp_path):
     }
     with tarfile.open(tmp_path / "set.tar", "w", format=tarfile.PAX_FORMAT) as tar:
         tar.addfile(member, io.BytesIO(bytes(512)))
-    with pytest.raises(SourceError, match="sparse"):
+    with pytest.raises(SourceError, match="a sparse file"):
         open_all(tmp_path / "set.tar")
 
 
@@ -132,5 +132,5 @@ def test_devkit_that_unpacks_to_gigabytes_is_refused(tmp_path):
     member.size = 65 << 20
     with tarfile.open(path, "w:gz") as tar:
         tar.addfile(member, io.BytesIO(bytes(member.size)))
-    with pytest.raises(SourceError, match="more than"):
+    with pytest.raises(SourceError, match="meta.mat has more than"):
         read_devkit(path)

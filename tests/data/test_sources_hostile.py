@@ -132,5 +132,5 @@ def test_devkit_that_unpacks_to_gigabytes_is_refused(tmp_path):
     member.size = 65 << 20
     with tarfile.open(path, "w:gz") as tar:
         tar.addfile(member, io.BytesIO(bytes(member.size)))
-    with pytest.raises(SourceError, match="meta.mat has more than"):
+    with pytest.raises(SourceError, match=r"meta\.mat has more than"):
         read_devkit(path)

@@ -218,8 +218,7 @@ def test_stock_ffcv_crashes_hangs_or_raises(stock):
 
 @pytest.mark.fault
 @pytest.mark.parametrize(
-    ("name", "sample", "shown"),
-    [("erased begin", 17, 7), ("pointer at another image", 3, 7), ("cut within the table", 19, 9)],
+    ("name", "sample", "shown"), [("erased begin", 17, 7), ("pointer at another image", 3, 7)]
 )
 def test_stock_ffcv_shows_another_image_with_this_label(stock, name, sample, shown):
     sound, damaged = stock["sound"], stock[name]
@@ -232,6 +231,9 @@ def test_stock_ffcv_shows_another_image_with_this_label(stock, name, sample, sho
 def test_stock_ffcv_takes_silently_what_is_not_so(stock):
     sound = stock["sound"]
     assert stock["10 samples promised"] == sound[:10]
+    # The sizes of the others are what lies in memory behind the table: often an earlier image.
+    assert stock["cut within the table"][:19] == sound[:19]
+    assert len(stock["cut within the table"]) == NUM_SAMPLES
     assert stock["table within the header"] == sound
     assert stock["label of 2^40"][3] == [1 << 40, sound[3][1]]
     assert stock["flipped bit"][17] != sound[17]

@@ -102,7 +102,8 @@ import os, sys, threading
 sys.path.insert(0, sys.argv[1])
 from references import Job, decode, encode, noise
 from ffvit.jpeg.kernel import ThreadPool
-jobs = [Job(encode(noise(20 + k, 30 + k), progressive=k % 5 == 0), 20 + k, 30 + k) for k in range(40)]
+sizes = [(20 + k, 30 + k) for k in range(40)]
+jobs = [Job(encode(noise(*size), progressive=size[0] % 5 == 0), *size) for size in sizes]
 expected, _ = decode(jobs, 8, 8)
 pool = ThreadPool(3)
 def is_right():
@@ -137,7 +138,9 @@ assert is_right()
 """
 
 
-@pytest.mark.skipif("FFVIT_KERNEL" in os.environ, reason="sanitizers do not follow forks of threads")
+@pytest.mark.skipif(
+    "FFVIT_KERNEL" in os.environ, reason="sanitizers do not follow forks of threads"
+)
 def test_children_forked_in_the_middle_of_a_batch_decode_with_threads_of_their_own():
     command = [sys.executable, "-W", "ignore", "-c", FORKS, str(Path(__file__).parent)]
     subprocess.run(command, check=True, timeout=60)

@@ -71,6 +71,7 @@ class _Producer(threading.Thread):
         super().__init__(name="ffvit-loader", daemon=True)
         self.batches: queue.Queue[Any] = queue.Queue(BATCHES_AHEAD)
         self.stop = threading.Event()
+        self.is_given_up = False
         self.position = 0
         self._pipeline = pipeline
         self._order = order
@@ -146,7 +147,7 @@ class _Producer(threading.Thread):
 
 def _end_at_exit(producer: _Producer, pid: int) -> None:
     """End a thread whose iterator is gone, or whose process ends: nothing decodes after that."""
-    if os.getpid() == pid:  # a forked child has no such thread
+    if os.getpid() == pid and not producer.is_given_up:  # a forked child has no such thread
         producer.end(_EXIT_S)
 
 
@@ -178,7 +179,12 @@ class EpochIterator:
         self._copy = copy
         self._is_finished = False
         self._pid = os.getpid()
-        self._producer = _Producer(pipeline, order, read_ahead)
+        if pipeline.user is not None and pipeline.user.is_alive():  # never so in a forked child
+            raise StallError(
+                f"{pipeline.storage.info.path}: the thread of an earlier pass still stands still.",
+                is_local=True,
+            )
+        self._producer = pipeline.user = _Producer(pipeline, order, read_ahead)
         self._finalize = weakref.finalize(self, _end_at_exit, self._producer, self._pid)
         self._producer.start()
 
@@ -224,11 +230,12 @@ class EpochIterator:
                 self.close()
                 raise RuntimeError("the loader's thread ended without a word")
             if 0 < self._watchdog_s <= waited_s:
-                self._is_finished = True  # nobody waits for that thread again
-                self._producer.stop.set()
-                raise self._stall(f"no batch came for {waited_s:g} s")
+                raise self._give_up(f"no batch came for {waited_s:g} s")
 
-    def _stall(self, problem: str) -> StallError:
+    def _give_up(self, problem: str) -> StallError:
+        """Leave a thread that stands still to itself, and say where everybody is."""
+        self._is_finished = self._producer.is_given_up = True
+        self._producer.stop.set()
         sys.stderr.flush()
         faulthandler.dump_traceback(2, all_threads=True)
         return StallError(
@@ -245,13 +252,8 @@ class EpochIterator:
         Raises:
             StallError: The thread does not end within `watchdog_s` seconds.
         """
-        was_finished, self._is_finished = self._is_finished, True
-        if os.getpid() != self._pid or (was_finished and self._producer.stop.is_set()):
+        self._is_finished = True
+        if os.getpid() != self._pid or self._producer.is_given_up:
             return
         if not self._producer.end(self._watchdog_s or None):
-            raise self._stall(f"the loader's thread did not end within {self._watchdog_s:g} s")
-
-    @property
-    def is_running(self) -> bool:
-        """Whether its thread may still use the pipeline."""
-        return os.getpid() == self._pid and self._producer.is_alive()
+            raise self._give_up(f"its thread did not end within {self._watchdog_s:g} s")

@@ -133,15 +133,10 @@ class Loader:
 
         Raises:
             StallError: Its thread does not end.
-            RuntimeError: It did not end before.
         """
         iterator = self._iterator() if self._iterator is not None else None
-        if iterator is None:
-            return
-        iterator.close()
-        if iterator.is_running:
-            raise RuntimeError("the thread of an earlier iteration still stands still")
-        self._iterator = None
+        if iterator is not None:
+            iterator.close()
 
     def state_dict(self) -> dict[str, int]:
         """Say which batch comes next, and at which resolution."""

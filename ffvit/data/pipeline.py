@@ -7,6 +7,7 @@ nothing that went wrong.
 
 import contextlib
 import sys
+import threading  # noqa: TC003 - as the annotation of an attribute
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,7 @@ class Pipeline:
 
     Attributes:
         damaged: Samples that were met and cannot be decoded, and why.
+        user: The thread that was the last to use this; the next one waits for its end.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Pipeline:
         self.batch_size = batch_size
         self.device = device
         self.damaged: dict[int, str] = {}
+        self.user: threading.Thread | None = None
         self._on_error = on_error
         image_operations, label_operations = [ToTensor()], [ToTensor(), Squeeze(1)]
         if device.type == "cuda":

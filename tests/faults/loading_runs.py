@@ -6,6 +6,11 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from ffcv.fields import IntField, RGBImageField
+from ffcv.types import ALLOC_TABLE_TYPE, HeaderType, get_metadata_type
+
+RECORDS_AT = 24 + 2 * 1041
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 # What the scripts on our loader begin with.
@@ -89,3 +94,31 @@ def run_soundly(script: str, *arguments: object, timeout_s: float = 120) -> str:
     outcome = run_script(script, *arguments, timeout_s=timeout_s)
     assert outcome.status == 0, outcome
     return outcome.stdout
+
+
+def write_tables_of_imagenet(path: Path, sample: Path, num_samples: int) -> None:
+    """Write a sparse beton with the tables of so many images, and nothing in their place.
+
+    Args:
+        path: The file, which looks 55 kB per image big.
+        sample: A beton whose header is taken.
+        num_samples: Images.
+    """
+    image_bytes, first = 55_000, 64 << 20
+    header = np.fromfile(sample, dtype=HeaderType, count=1)
+    header["num_samples"] = num_samples
+    header["alloc_table_ptr"] = first + num_samples * image_bytes
+    records = np.zeros(num_samples, dtype=get_metadata_type([RGBImageField(), IntField()]))
+    table = np.zeros(num_samples, dtype=ALLOC_TABLE_TYPE)
+    table["sample_id"] = np.arange(num_samples)
+    table["ptr"] = first + np.arange(num_samples) * image_bytes
+    table["size"] = image_bytes
+    records["f0"]["data_ptr"] = table["ptr"]
+    records["f0"]["height"], records["f0"]["width"] = 375, 500
+    records["f1"] = np.arange(num_samples) % 1000
+    with path.open("wb") as file:
+        file.write(header.tobytes())
+        file.write(sample.read_bytes()[HeaderType.itemsize : RECORDS_AT])
+        file.write(records.tobytes())
+        file.seek(int(header["alloc_table_ptr"][0]))
+        file.write(table.tobytes())

@@ -6,7 +6,7 @@ import time
 
 import pytest
 import torch
-from loading_runs import OURS, run_script, run_soundly
+from loading_runs import OURS, run_script, run_soundly, write_tables_of_imagenet
 
 from ffvit.data import storage as storage_module
 from ffvit.data.loader import create_val_loader
@@ -297,3 +297,43 @@ def test_a_slow_consumer_is_no_stall(beton):
         if number == 1:
             time.sleep(2)
     assert number == 7
+
+
+# What malloc keeps of freed arrays to hand out again is no part of what a loader holds.
+MEMORY = (
+    OURS
+    + """
+import ctypes
+from ffvit.data.order import epoch_permutation, train_order
+from ffvit.data.storage import Storage
+trim = ctypes.CDLL(None).malloc_trim
+def held_mb():
+    gc.collect()
+    trim(0)
+    return rss_mb()
+train_loader(sys.argv[1])
+epoch_permutation(100, 0, 0)
+before = held_mb()
+storage = Storage(sys.argv[2])
+tables = held_mb()
+order = train_order(epoch_permutation(storage.num_samples, 0, 0), 1024, 1024, 0, 1)
+print(tables - before, held_mb() - before)
+del storage, order
+before = held_mb()
+loader = train_loader(sys.argv[2], 1024)
+loader.set_epoch(1)
+kept = rss_mb()
+print(held_mb() - before, kept - before)
+"""
+)
+
+
+@pytest.mark.fault
+def test_the_tables_and_order_of_imagenet_need_at_most_30_mb(beton, tmp_path):
+    path = tmp_path / "imagenet.beton"
+    write_tables_of_imagenet(path, beton, 1_281_167)
+    numbers = [float(word) for word in run_soundly(MEMORY, beton, path).split()]
+    tables, with_order, whole_loader, _ = numbers
+    assert tables < 26
+    assert with_order < 30
+    assert whole_loader < 40  # compiled code included

@@ -93,7 +93,8 @@ def open_mapped(path: Path) -> tuple[MappedBeton, Tables]:
         BetonError: Not a whole beton, or it was replaced at the same time.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # Not blocking: a pipe is refused by `open_beton`.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         open_beton(path)  # says what is wrong
         raise

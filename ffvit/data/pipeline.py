@@ -109,13 +109,14 @@ class Pipeline:
             MemoryError: There is none for decoding.
         """
         self.storage.check_unchanged()
-        while True:
+        for _ in range(_MAX_ATTEMPTS):  # each finds samples that were not known to be damaged
             shown = self._without_damaged(samples, position)
             self.decoder.progress[POSITION] = position
             try:
                 return self._decode(shown, buffers, slot), shown
             except JpegError:
                 self._note_failures()
+        raise self._ruin()
 
     def _decode(self, samples: Samples, buffers: Any, slot: int) -> Result:
         memory = {
@@ -166,8 +167,11 @@ class Pipeline:
             sample = replacement(self.storage.num_samples, seed, epoch, position, attempt)
             if sample not in self.damaged:
                 return sample
-        raise BetonError(
-            f"{self.storage.info.path}: {len(self.damaged)} samples cannot be decoded, nor could "
-            f"any of {_MAX_ATTEMPTS} others drawn for one; write the beton again.",
+        raise self._ruin()
+
+    def _ruin(self) -> BetonError:
+        return BetonError(
+            f"{self.storage.info.path}: too many samples cannot be decoded, {len(self.damaged)} so "
+            f"far; {_MAX_ATTEMPTS} attempts found none for one place; write the beton again.",
             is_local=True,
         )

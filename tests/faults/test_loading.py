@@ -208,6 +208,8 @@ for _ in range(5):  # while the thread decodes and while it waits
                 next(iterator)
             except RuntimeError as error:
                 assert "iterate anew" in str(error)
+            else:
+                raise AssertionError("the child took a batch of the parent's thread")
             again = [batch.images for batch in loader]
             assert all((a == b).all() for a, b in zip(expected, again, strict=True))
             assert len(list(val_loader(sys.argv[1]))) == 16

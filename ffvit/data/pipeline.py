@@ -1,8 +1,7 @@
 """From sample numbers to a batch on the device: ffcv's compiled pipeline over `Storage`.
 
-ffcv's graph compiles the decoders and runs the operations behind them. Its Loader is left out: it
-keeps Python objects for each sample, maps a file that may be another by then, and starts over
-nothing that went wrong.
+ffcv's graph compiles the decoders and calls the operations behind them; its Loader is left out
+(docs/adr/0010).
 """
 
 import contextlib

@@ -17,7 +17,7 @@ from ffvit.checkpoint import BEST, LATEST, load_latest, save_checkpoint
 from ffvit.config import load_train_config, to_dict
 from ffvit.contact_sheet import contact_sheet
 from ffvit.data.augment import normalize
-from ffvit.data.beton import check_labels, check_same_classes
+from ffvit.data.beton import check_same_classes
 from ffvit.data.loader import Loader, create_train_loader, create_val_loader
 from ffvit.distributed import Ranks, join_ranks
 from ffvit.errors import one_line_errors
@@ -44,8 +44,8 @@ def main(config: TrainConfig, folder: Path, ranks: Ranks) -> None:
     train_loader, val_loader = create_loaders(config, resolutions[0], ranks)
     num_classes = config.model.num_classes or train_loader.info.num_classes
     check_same_classes(train_loader.info, val_loader.info)
-    check_labels(config.data.train_path, num_classes)
-    check_labels(config.data.val_path, num_classes)
+    train_loader.check_labels(num_classes)
+    val_loader.check_labels(num_classes)
     steps_per_epoch = len(train_loader) // config.training.accumulation_steps
 
     # Model and optimizer.
@@ -153,30 +153,21 @@ def report(config: TrainConfig, folder: Path, ranks: Ranks) -> None:
 def create_loaders(config: TrainConfig, resolution: int, ranks: Ranks) -> tuple[Loader, Loader]:
     """Open both betons."""
     training = config.training
+    shared: dict[str, Any] = {
+        "rank": ranks.rank,
+        "world_size": ranks.world_size,
+        "num_threads": config.data.num_workers or ranks.cpu_share(),
+        "device": ranks.device,
+    }
     train_loader = create_train_loader(
-        config.data.train_path,
+        config.data,
         resolution=resolution,
         global_batch_size=training.global_batch_size,
         batch_size=ranks.micro_batch_size(training.global_batch_size, training.accumulation_steps),
-        min_scale=config.data.min_scale,
-        flip=config.data.flip,
         seed=training.seed,
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-        num_threads=config.data.num_workers or ranks.cpu_share(),
-        device=ranks.device,
+        **shared,
     )
-    val_loader = create_val_loader(
-        config.data.val_path,
-        resolution=config.validation.resolution,
-        ratio=config.validation.ratio,
-        filter_name=config.validation.filter,
-        batch_size=config.validation.batch_size,
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-        num_threads=config.data.num_workers or ranks.cpu_share(),
-        device=ranks.device,
-    )
+    val_loader = create_val_loader(config.data, config.validation, **shared)
     return train_loader, val_loader
 
 

@@ -70,14 +70,13 @@ def ffvit_loader(contender: Contender, num_images: int) -> Epoch:
     import torch
 
     from ffvit.data.loader import create_train_loader
+    from ffvit.options import DataSection
 
     loader = create_train_loader(
-        contender.path,
+        DataSection(train_path=contender.path, min_scale=SCALE[0], flip=True),
         contender.resolutions[0],
         global_batch_size=BATCH_SIZE,
         batch_size=BATCH_SIZE,
-        min_scale=SCALE[0],
-        flip=True,
         seed=0,
         rank=0,
         world_size=1,
@@ -90,7 +89,7 @@ def ffvit_loader(contender: Contender, num_images: int) -> Epoch:
         num_left = num_images // BATCH_SIZE
         while num_left > 0:
             loader.set_epoch(next(epochs), resolution)
-            yield from (images for images, _ in itertools.islice(loader, num_left))
+            yield from (batch.images for batch in itertools.islice(loader, num_left))
             num_left -= len(loader)
         loader.close()  # or it would run ahead in others' rounds
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
+from ffvit.cpus import available_cpus
 from ffvit.errors import ConfigError
 
 
@@ -41,7 +42,7 @@ class Ranks:
 
     def cpu_share(self) -> int:
         """Count the CPU cores this process may use, its machine's divided by its processes."""
-        return max(1, len(os.sched_getaffinity(0)) // self.local_world_size)
+        return max(1, available_cpus() // self.local_world_size)
 
     def micro_batch_size(self, global_batch_size: int, accumulation_steps: int) -> int:
         """Divide the images of an update over processes and micro-batches.

@@ -12,11 +12,14 @@ from collections.abc import Iterator
 class UserError(Exception):
     """A wrong input: one line on what was expected, what came, from where, and what to do.
 
-    Attributes:
+    Args:
+        message: That line.
         is_local: Only this process met it; other errors are the same in all of a machine.
     """
 
-    is_local = False
+    def __init__(self, message: str, *, is_local: bool = False) -> None:
+        super().__init__(message)
+        self.is_local = is_local
 
 
 class ConfigError(UserError):
@@ -33,6 +36,10 @@ class BetonError(UserError):
 
 class CheckpointError(UserError):
     """A checkpoint that is damaged or belongs to another model."""
+
+
+class StallError(UserError):
+    """A loader that gives no batch any more, such as one that waits for a dead disk."""
 
 
 class DivergenceError(UserError):

@@ -17,13 +17,27 @@ def option(default: Any, help_text: str) -> Any:
 class DataSection:
     """Where the images are and how training crops are cut from them."""
 
-    train_path: str = option("betons/imagenet/train.beton", "beton with the training images")
-    val_path: str = option("betons/imagenet/val.beton", "beton with the validation images")
+    train_path: str = option(
+        "betons/imagenet/train.beton", "beton with the training images, or several: a,b*.beton"
+    )
+    val_path: str = option(
+        "betons/imagenet/val.beton", "beton with the validation images, or several"
+    )
     num_workers: int = option(
         0, "decode threads per process; 0: this process's share of the CPU cores"
     )
     min_scale: float = option(0.08, "smallest training crop, as a fraction of the image's area")
     flip: bool = option(True, "mirror half of the training images")
+    order: str = option(
+        "random", "training order: random, or blocks for betons larger than memory (see window_gib)"
+    )
+    window_gib: float = option(2.0, "blocks: images mixed with each other, GiB of the beton")
+    on_error: str = option(
+        "stop", "at a training image that cannot be decoded: stop, or skip (show another, count)"
+    )
+    watchdog_s: float = option(
+        300.0, "seconds without a batch after which the run stops with all stacks; 0: never"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

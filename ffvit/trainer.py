@@ -151,7 +151,7 @@ class Trainer:
         for micro in range(section.accumulation_steps):
             self._pace()
             with watch.waiting():
-                images, labels = next(source)  # type: ignore[call-overload]
+                images, labels = next(source)[:2]  # type: ignore[call-overload]
             is_last = micro == section.accumulation_steps - 1
             with self._without_sync(is_last):
                 with self._autocast():
@@ -221,7 +221,7 @@ class Trainer:
         network.eval()
         evaluation = Evaluation(self._num_classes, self._ranks.device)
         with contextlib.closing(iter(batches)) as source:
-            for images, labels in source:
+            for images, labels, *_ in source:
                 with self._autocast():
                     inputs = self._prepare(images)
                     logits = network(inputs).float()

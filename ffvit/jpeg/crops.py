@@ -16,6 +16,8 @@ Box = tuple[int, int, int, int]
 PURPOSE_CROP = 0
 PURPOSE_FLIP = 1
 PURPOSE_ORDER = 2
+PURPOSE_BLOCK = 3
+PURPOSE_REPLACEMENT = 4
 
 _MAX_TRIES = 10  # as torchvision's RandomResizedCrop
 

@@ -26,12 +26,14 @@ from numba.extending import intrinsic
 from ffvit.jpeg import crops
 from ffvit.jpeg.kernel import FILTERS, JOB_FIELDS, ThreadPool, check_jpeg, decode_batch
 
-# Slots of `CropDecoder.progress`.
+# Slots of `ImageDecoder.progress`; from FAILED_SAMPLE on, a pair for each sample that failed.
 SEED, EPOCH, POSITION, NUM_FAILED, FAILED_SAMPLE, FAILED_STATUS = range(6)
+# Failed samples of a batch that are told apart; more are only counted.
+MAX_FAILURES = 64
 
 
 class JpegError(Exception):
-    """A sample that cannot be decoded; `ImageDecoder.progress` says which one and why."""
+    """A sample that cannot be decoded; `ImageDecoder.failures` says which ones and why."""
 
 
 Crop = tuple[int, int, int, int, int]  # top, left, height, width, flip
@@ -85,16 +87,16 @@ class ImageDecoder(SimpleRGBImageDecoder, ABC):  # type: ignore[misc]
         seed: Of every random choice.
 
     Attributes:
-        progress: (6,) int64, read and written by the compiled code: the seed, the epoch and the
-            position of the next batch's first sample in the epoch's global order; and, after a
-            batch, how many samples failed, the first such sample's index and its status. The
+        progress: (4 + 2 * MAX_FAILURES,) int64, read and written by the compiled code: the seed,
+            the epoch and the position of the next batch's first sample in the epoch's global
+            order; and, after a batch, how many samples failed, and index and status of each. The
             position counts on by itself; who needs another one (`ffvit.data.loader`) sets it.
     """
 
     def __init__(self, num_threads: int, filter_name: str, seed: int = 0) -> None:
         super().__init__()
         self.num_threads = num_threads
-        self.progress = np.zeros(6, dtype=np.int64)
+        self.progress = np.zeros(FAILED_SAMPLE + 2 * MAX_FAILURES, dtype=np.int64)
         self.progress[SEED] = seed
         self._filter = FILTERS[filter_name]
         self._pool = ThreadPool(num_threads)
@@ -103,6 +105,11 @@ class ImageDecoder(SimpleRGBImageDecoder, ABC):  # type: ignore[misc]
     def num_fallbacks(self) -> int:
         """Count the samples so far that only libjpeg-turbo could decode, several times slower."""
         return self._pool.num_fallbacks
+
+    def failures(self) -> dict[int, int]:
+        """Give the last batch's failed samples and their status; `MAX_FAILURES` at most."""
+        count = min(int(self.progress[NUM_FAILED]), MAX_FAILURES)
+        return dict(self.progress[FAILED_SAMPLE:].reshape(-1, 2)[:count].tolist())
 
     @abstractmethod
     def output_size(self) -> tuple[int, int]:
@@ -121,7 +128,7 @@ class ImageDecoder(SimpleRGBImageDecoder, ABC):  # type: ignore[misc]
 
     def generate_code(self) -> Callable[..., Any]:
         """Return the function that ffcv compiles into its pipeline."""
-        memory_read = self.memory_read
+        locate = self._locate_function()
         crop_function = self.crop_function()
         pool = self._pool.address
         filter_index = self._filter
@@ -137,15 +144,15 @@ class ImageDecoder(SimpleRGBImageDecoder, ABC):  # type: ignore[misc]
             statuses = np.empty(num_samples, dtype=np.int32)
             for k in range(num_samples):
                 field = metadata[batch_indices[k]]
-                sample = memory_read(field["data_ptr"], storage_state)
+                address, size = locate(field, storage_state)
                 height = np.int64(field["height"])
                 width = np.int64(field["width"])
                 top, left, crop_height, crop_width, flip = crop_function(
                     height, width, progress[SEED], progress[EPOCH], progress[POSITION] + k
                 )
                 job = jobs[k]
-                job[0] = sample.ctypes.data
-                job[1] = sample.size
+                job[0] = address
+                job[1] = size
                 job[2] = field["mode"]
                 job[3] = height
                 job[4] = width
@@ -168,15 +175,34 @@ class ImageDecoder(SimpleRGBImageDecoder, ABC):  # type: ignore[misc]
             # numba may free an array after its last use, which the address inside the call is not.
             jobs[:, 0] = 0
             if progress[NUM_FAILED] > 0:
+                slot = FAILED_SAMPLE
                 for k in range(num_samples):
-                    if statuses[k] != 0:
-                        progress[FAILED_SAMPLE] = np.int64(batch_indices[k])
-                        progress[FAILED_STATUS] = statuses[k]
-                        break
+                    if statuses[k] != 0 and slot < num_progress:
+                        progress[slot] = np.int64(batch_indices[k])
+                        progress[slot + 1] = statuses[k]
+                        slot += 2
                 raise JpegError("a sample cannot be decoded")
             return destination[:num_samples]
 
         return decode
+
+    def _locate_function(self) -> Callable[[Any, Any], tuple[Any, Any]]:
+        """Return a nopython function (field, storage_state) -> address and size of a sample."""
+        if "size" in self.metadata.dtype.names:  # `ffvit.data.storage` has looked them up
+
+            @nb.njit(nogil=True)
+            def locate(field: Any, storage_state: Any) -> tuple[Any, Any]:  # noqa: ARG001
+                return np.int64(field["address"]), np.int64(field["size"])
+
+        else:
+            memory_read = self.memory_read
+
+            @nb.njit(nogil=True)
+            def locate(field: Any, storage_state: Any) -> tuple[Any, Any]:
+                sample = memory_read(field["data_ptr"], storage_state)
+                return sample.ctypes.data, sample.size
+
+        return locate
 
 
 class CropDecoder(ImageDecoder):

@@ -1,8 +1,12 @@
 #include "kernel.h"
 
+#include <unistd.h>
+
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <exception>
+#include <memory>
 #include <new>
 #include <vector>
 
@@ -76,15 +80,58 @@ class Worker {
 
 // A pool and what each of its threads needs.
 struct Engine {
-  Engine(int64_t num_threads, const Target* chosen)
-      : target(chosen), pool(num_threads), workers(static_cast<size_t>(pool.num_threads())) {}
+  explicit Engine(int64_t num_threads)
+      : pool(num_threads), workers(static_cast<size_t>(pool.num_threads())) {}
 
-  const Target* target;
+  const pid_t pid = getpid();
   Pool pool;
   std::vector<Worker> workers;
 };
 
-Engine* engine_of(int64_t pool) { return reinterpret_cast<Engine*>(pool); }
+// What a caller holds: an engine of the process that asks. A forked child inherits no threads,
+// locks that may be held for ever, and workers that may be in the middle of an image. So it leaves
+// its copy behind, unread, and makes an engine of its own.
+class Handle {
+ public:
+  Handle(int64_t num_threads, const Target* target)
+      : target_(target), num_threads_(num_threads), engine_(new Engine(num_threads)) {}
+  ~Handle() {
+    Engine* engine = engine_.load();
+    if (engine->pid == getpid()) delete engine;
+  }
+  Handle(const Handle&) = delete;
+  Handle& operator=(const Handle&) = delete;
+
+  const Target& target() const { return *target_; }
+
+  // Null if there is no memory for a child's own.
+  Engine* engine() {
+    Engine* engine = engine_.load();
+    if (engine->pid == getpid()) return engine;
+    std::unique_ptr<Engine> own = make_engine();
+    // Another thread of the child may have been faster; then `engine` becomes that one's.
+    if (own != nullptr && engine_.compare_exchange_strong(engine, own.get())) return own.release();
+    return engine->pid == getpid() ? engine : nullptr;
+  }
+
+ private:
+  std::unique_ptr<Engine> make_engine() const {
+    // With fewer threads, if a child may not have as many.
+    for (const int64_t num_threads : {num_threads_, int64_t{1}}) {
+      try {
+        return std::make_unique<Engine>(num_threads);
+      } catch (const std::exception&) {
+      }
+    }
+    return nullptr;
+  }
+
+  const Target* const target_;
+  const int64_t num_threads_;
+  std::atomic<Engine*> engine_;
+};
+
+Handle* handle_of(int64_t pool) { return reinterpret_cast<Handle*>(pool); }
 
 }  // namespace
 }  // namespace ffvit
@@ -98,28 +145,34 @@ int64_t ffvit_pool_create(int64_t num_threads, int64_t target) {
   const ffvit::TargetList list = ffvit::available_targets();
   if (target < 0 || target >= list.count) return 0;
   try {
-    return reinterpret_cast<int64_t>(new ffvit::Engine(num_threads, list.targets[target]));
+    return reinterpret_cast<int64_t>(new ffvit::Handle(num_threads, list.targets[target]));
   } catch (const std::exception&) {  // no memory, or no more threads
     return 0;
   }
 }
 
-void ffvit_pool_destroy(int64_t pool) { delete ffvit::engine_of(pool); }
+void ffvit_pool_destroy(int64_t pool) { delete ffvit::handle_of(pool); }
 
 int64_t ffvit_pool_fallbacks(int64_t pool) {
+  const ffvit::Engine* engine = ffvit::handle_of(pool)->engine();
   int64_t sum = 0;
-  for (const ffvit::Worker& worker : ffvit::engine_of(pool)->workers) {
-    sum += worker.num_fallbacks.load();
-  }
+  if (engine == nullptr) return sum;
+  for (const ffvit::Worker& worker : engine->workers) sum += worker.num_fallbacks.load();
   return sum;
 }
 
 int64_t ffvit_decode_batch(int64_t pool, int64_t num_jobs, const void* jobs, int64_t filter,
                            int64_t out_height, int64_t out_width, void* out, void* statuses) {
-  ffvit::Engine* engine = ffvit::engine_of(pool);
+  ffvit::Handle* handle = ffvit::handle_of(pool);
+  ffvit::Engine* engine = handle->engine();
   const auto* rows = static_cast<const ffvit::Job*>(jobs);
   auto* results = static_cast<int32_t*>(statuses);
   const int64_t image_size = out_height * out_width * 3;
+  if (engine == nullptr) {
+    std::fill_n(results, num_jobs, ffvit::kOutOfMemory);
+    std::memset(out, 0, static_cast<size_t>(num_jobs * image_size));
+    return num_jobs;
+  }
   std::atomic<int64_t> num_failed{0};
 
   engine->pool.run(num_jobs, [&](int64_t index, int64_t thread) {
@@ -132,7 +185,7 @@ int64_t ffvit_decode_batch(int64_t pool, int64_t num_jobs, const void* jobs, int
     output.pixels = static_cast<uint8_t*>(out) + index * image_size;
     ffvit::Status status = ffvit::kOutOfMemory;
     try {
-      status = engine->workers[static_cast<size_t>(thread)].run(*engine->target, job, output);
+      status = engine->workers[static_cast<size_t>(thread)].run(handle->target(), job, output);
     } catch (const std::bad_alloc&) {
     }
     // Pixels may have been streamed past the caches, which other fences do not wait for.
@@ -149,16 +202,18 @@ int64_t ffvit_decode_batch(int64_t pool, int64_t num_jobs, const void* jobs, int
 
 int64_t ffvit_check_jpeg(int64_t pool, const void* data, int64_t size, int64_t height,
                          int64_t width) {
-  ffvit::Engine* engine = ffvit::engine_of(pool);
+  ffvit::Handle* handle = ffvit::handle_of(pool);
+  ffvit::Engine* engine = handle->engine();
   ffvit::Job job = {};
   job.data = reinterpret_cast<int64_t>(data);
   job.size = size;
   job.height = height;
   job.width = width;
   ffvit::Status status = ffvit::kOutOfMemory;
+  if (engine == nullptr) return status;
   engine->pool.run(1, [&](int64_t, int64_t thread) {
     try {
-      status = engine->workers[static_cast<size_t>(thread)].check(*engine->target, job);
+      status = engine->workers[static_cast<size_t>(thread)].check(handle->target(), job);
     } catch (const std::bad_alloc&) {
     }
   });

@@ -20,6 +20,9 @@ STATUS_TEXT = {
     -8: "its colours are of a kind that has no conversion to RGB (CMYK, YCCK)",
 }
 
+# Not the sample's fault.
+OUT_OF_MEMORY = -6
+
 # Columns of the job array, one int64 each: `Job` of kernel.h.
 JOB_FIELDS = (
     "data",

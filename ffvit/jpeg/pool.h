@@ -2,8 +2,6 @@
 // not a share of them.
 #pragma once
 
-#include <sys/types.h>
-
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
@@ -16,7 +14,8 @@ namespace ffvit {
 class Pool {
  public:
   // num_threads counts the thread that calls `run`; at least 1. Throws std::system_error if the
-  // system refuses that many, and leaves none of them.
+  // system refuses that many, and leaves none of them. The threads are this process's: a forked
+  // child must neither use nor destroy its copy.
   explicit Pool(int64_t num_threads);
   ~Pool();
   Pool(const Pool&) = delete;
@@ -30,32 +29,22 @@ class Pool {
   int64_t num_threads() const { return num_threads_; }
 
  private:
-  // Start as many of the threads as the system allows.
-  void start();
   void stop();
-  int64_t num_started() const { return static_cast<int64_t>(shared_->threads.size()) + 1; }
   void serve(int64_t thread);
   void take_jobs(int64_t thread);
 
-  // What the threads share. A forked child inherits no threads and must not touch locks they may
-  // have held, so the child leaves its copy behind and makes a new one.
-  struct Shared {
-    std::mutex mutex;
-    std::condition_variable work_ready;
-    std::condition_variable work_done;
-    std::vector<std::thread> threads;
-    const std::function<void(int64_t, int64_t)>* work = nullptr;
-    int64_t next = 0;
-    int64_t count = 0;
-    int64_t num_busy = 0;
-    int64_t batch = 0;
-    bool stopping = false;
-    std::mutex caller;
-  };
-
   const int64_t num_threads_;
-  pid_t pid_ = 0;
-  Shared* shared_ = nullptr;
+  std::mutex caller_;
+  std::mutex mutex_;  // of all below
+  std::condition_variable work_ready_;
+  std::condition_variable work_done_;
+  std::vector<std::thread> threads_;
+  const std::function<void(int64_t, int64_t)>* work_ = nullptr;
+  int64_t next_ = 0;
+  int64_t count_ = 0;
+  int64_t num_busy_ = 0;
+  int64_t batch_ = 0;
+  bool stopping_ = false;
 };
 
 }  // namespace ffvit

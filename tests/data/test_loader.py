@@ -9,13 +9,17 @@ import torch
 from ffcv.fields import IntField, RGBImageField
 from ffcv.writer import DatasetWriter
 
-from ffvit.data import loader as loader_module
+from ffvit.data.beton import read_tables
 from ffvit.data.loader import create_train_loader, create_val_loader
 from ffvit.data.order import epoch_permutation
 from ffvit.errors import BetonError, ConfigError
 from ffvit.jpeg.crops import random_flip, random_resized_crop
+from ffvit.jpeg.decoders import JpegError
+from ffvit.jpeg.kernel import OUT_OF_MEMORY
+from ffvit.options import DataSection, ValidationSection
 
 NUM_SAMPLES = 37
+DAMAGED = (5, 17, 18)
 CPU = torch.device("cpu")
 
 
@@ -38,30 +42,35 @@ def beton(tmp_path_factory):
     return path
 
 
-def train_loader(path, rank=0, world_size=1, num_threads=1, **options):
-    options = {"resolution": 32, "global_batch_size": 12, "batch_size": 12 // world_size} | options
+def train_loader(path, rank=0, world_size=1, num_threads=1, copy=False, **options):
+    sizes = {"resolution": 32, "global_batch_size": 12, "batch_size": 12 // world_size}
+    sizes |= {name: options.pop(name) for name in tuple(options) if name in sizes}
     return create_train_loader(
-        str(path),
-        min_scale=0.3,
-        flip=True,
+        DataSection(train_path=str(path), **({"min_scale": 0.3} | options)),
         seed=5,
         rank=rank,
         world_size=world_size,
         num_threads=num_threads,
         device=CPU,
-        **options,
+        copy=copy,
+        **sizes,
     )
 
 
-def val_loader(path, rank=0, world_size=1, **options):
-    options = {"resolution": 24, "ratio": 0.875, "filter_name": "area", "batch_size": 5} | options
+def val_loader(path, rank=0, world_size=1, batch_size=5, copy=False):
     return create_val_loader(
-        str(path), rank=rank, world_size=world_size, num_threads=1, device=CPU, **options
+        DataSection(val_path=str(path)),
+        ValidationSection(resolution=24, batch_size=batch_size),
+        rank=rank,
+        world_size=world_size,
+        num_threads=1,
+        device=CPU,
+        copy=copy,
     )
 
 
 def collect(loader):
-    batches = [(images.clone(), labels.clone()) for images, labels in loader]
+    batches = [(batch.images.clone(), batch.labels.clone()) for batch in loader]
     return torch.cat([b[0] for b in batches]), torch.cat([b[1] for b in batches])
 
 
@@ -121,12 +130,12 @@ def test_epoch_can_be_iterated_again(beton):
 def test_resolution_changes_without_compiling_again(beton):
     loader = train_loader(beton)
     collect(loader)
-    code = loader.code
+    stages = loader.pipeline.stages
     loader.set_epoch(1, resolution=48)
     images, _ = collect(loader)
     assert images.shape[1:3] == (48, 48)
     assert loader.resolution == 48
-    assert loader.code is code
+    assert loader.pipeline.stages is stages
 
 
 def test_state_goes_on_in_the_middle_of_an_epoch(beton):
@@ -185,23 +194,120 @@ def test_exception_in_the_thread_reaches_the_loop(beton, monkeypatch):
         raise OSError("disk on fire")
 
     loader = val_loader(beton)
-    monkeypatch.setattr(loader_module.FfcvEpochIterator, "run_pipeline", fail)
+    monkeypatch.setattr(loader.pipeline, "run", fail)
     with pytest.raises(OSError, match="disk on fire"):
         list(loader)
 
 
-def test_undecodable_sample_is_named(tmp_path):
-    path = tmp_path / "damaged.beton"
+@pytest.fixture(scope="module")
+def damaged_beton(tmp_path_factory):
+    """JPEGs; samples 5, 17 and 18 have no header any more."""
+    path = tmp_path_factory.mktemp("damaged") / "damaged.beton"
     fields = {"image": RGBImageField(write_mode="jpg"), "label": IntField()}
     DatasetWriter(str(path), fields, num_workers=1).from_indexed_dataset(Gradients())
-    loader = val_loader(path)
-    pointer = int(loader.reader.metadata["f0"]["data_ptr"][17])
+    pointers = read_tables(path).pointers
     with path.open("r+b") as file:
-        file.seek(pointer)
-        file.write(b"\0" * 20)
-    with pytest.raises(BetonError, match=r"damaged\.beton: .*sample 17.*header is damaged") as info:
-        list(loader)
+        for sample in DAMAGED:
+            file.seek(int(pointers[sample]))
+            file.write(b"\0" * 20)
+    return path
+
+
+@pytest.mark.parametrize("make", [train_loader, val_loader])
+def test_undecodable_sample_is_named(damaged_beton, make):
+    message = r"damaged\.beton: sample (5|17|18): .*header is damaged"
+    with pytest.raises(BetonError, match=message) as info:
+        list(make(damaged_beton))
     assert info.value.is_local
+
+
+def test_skipped_samples_are_replaced_and_counted(damaged_beton, capsys):
+    loader = train_loader(damaged_beton, on_error="skip", copy=True)
+    order = epoch_permutation(NUM_SAMPLES, 5, 0)[:36]
+    is_damaged = np.isin(order, DAMAGED)
+    for _ in range(2):  # damaged samples are found, then known
+        batches = list(loader)
+        samples = np.concatenate([batch.samples for batch in batches])
+        labels = torch.cat([batch.labels for batch in batches])
+        blue = torch.cat([batch.images for batch in batches])[..., 2].float().mean((1, 2))
+        assert (samples[~is_damaged] == order[~is_damaged]).all()
+        assert not np.isin(samples, DAMAGED).any()
+        assert labels.tolist() == samples.tolist()
+        assert (blue - 6 * labels).abs().max() < 4
+        assert loader.num_skipped == is_damaged.sum()
+    assert loader.pipeline.damaged.keys() == set(order[is_damaged])
+    loader.set_epoch(1)
+    assert loader.num_skipped == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "skipped" in line]
+    assert len(lines) == is_damaged.sum()
+    assert "damaged.beton: sample" in lines[0]
+
+
+def test_replacements_are_the_same_for_any_ranks_and_threads(damaged_beton):
+    alone = train_loader(damaged_beton, on_error="skip", copy=True)
+    shares = [
+        train_loader(damaged_beton, rank, 2, num_threads=3, on_error="skip", copy=True)
+        for rank in range(2)
+    ]
+    for whole, *parts in zip(alone, *shares, strict=True):
+        assert (torch.cat([part.images for part in parts]) == whole.images).all()
+        assert (torch.cat([part.labels for part in parts]) == whole.labels).all()
+    assert sum(share.num_skipped for share in shares) == alone.num_skipped > 0
+
+
+def test_a_beton_of_damaged_images_alone_is_refused(damaged_beton, tmp_path):
+    path = tmp_path / "ruin.beton"
+    tables = read_tables(damaged_beton)
+    ruin = bytearray(damaged_beton.read_bytes())
+    for pointer in tables.pointers.tolist():
+        ruin[pointer : pointer + 20] = bytes(20)
+    path.write_bytes(ruin)
+    with pytest.raises(BetonError, match="too many samples cannot be decoded"):
+        list(train_loader(path, on_error="skip"))
+
+
+def test_lack_of_memory_is_no_damaged_sample(beton, monkeypatch):
+    loader = train_loader(beton, on_error="skip")
+    monkeypatch.setattr(loader.decoder, "failures", lambda: {3: OUT_OF_MEMORY})
+
+    def fail(*_):
+        raise JpegError
+
+    monkeypatch.setattr(loader.pipeline, "_decode", fail)
+    with pytest.raises(MemoryError, match="sample 3"):
+        list(loader)
+
+
+def test_a_decoder_that_never_succeeds_is_an_error(beton, monkeypatch):
+    loader = train_loader(beton, on_error="skip")
+
+    def fail(*_):
+        raise JpegError
+
+    monkeypatch.setattr(loader.pipeline, "_decode", fail)
+    with pytest.raises(BetonError, match="too many samples cannot be decoded"):
+        list(loader)
+
+
+def test_batches_say_which_samples_they_are(beton):
+    for loader in (train_loader(beton), val_loader(beton)):
+        assert all(batch.samples.tolist() == batch.labels.tolist() for batch in loader)
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_kept_batches_stay_only_as_copies(beton, copy):
+    loader = val_loader(beton, batch_size=3, copy=copy)
+    labels = torch.cat([batch.labels for batch in list(loader)])
+    assert (labels.tolist() == list(range(NUM_SAMPLES))) == copy
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("order", "shuffled"), ("on_error", "ignore"), ("watchdog_s", -1.0), ("window_gib", 0.0)],
+)
+def test_options_out_of_their_range_are_refused(beton, option, value):
+    with pytest.raises(ConfigError, match=f"data.{option}={value}: expected"):
+        train_loader(beton, **{option: value})
 
 
 def test_global_batch_larger_than_the_data_is_refused(beton):
@@ -221,6 +327,6 @@ def test_torch_keeps_its_threads(beton):
 
 def test_several_loaders_at_once_do_not_mix(beton):
     first, second = train_loader(beton), val_loader(beton, batch_size=12)
-    for (images, labels), (other_images, other_labels) in zip(first, second, strict=False):
-        assert (images[..., 2] == 6 * labels[:, None, None]).all()
-        assert (other_images[..., 2] == 6 * other_labels[:, None, None]).all()
+    for batches in zip(first, second, strict=False):
+        for batch in batches:
+            assert (batch.images[..., 2] == 6 * batch.labels[:, None, None]).all()

@@ -95,6 +95,57 @@ def test_fallbacks_of_all_threads_are_counted():
     assert pool.num_fallbacks == 50
 
 
+# In a process of its own: children are forked while another thread decodes, so that what they
+# inherit is in the middle of its work. Each child decodes in two threads at once.
+FORKS = """
+import os, sys, threading
+sys.path.insert(0, sys.argv[1])
+from references import Job, decode, encode, noise
+from ffvit.jpeg.kernel import ThreadPool
+sizes = [(20 + k, 30 + k) for k in range(40)]
+jobs = [Job(encode(noise(*size), progressive=size[0] % 5 == 0), *size) for size in sizes]
+expected, _ = decode(jobs, 8, 8)
+pool = ThreadPool(3)
+def is_right():
+    return bool((decode(jobs, 8, 8, pool=pool)[0] == expected).all())
+def in_child():
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(is_right())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results == [True, True]
+stop = threading.Event()
+def keep_busy():
+    while not stop.is_set():
+        decode(jobs, 8, 8, pool=pool)
+busy = threading.Thread(target=keep_busy)
+busy.start()
+for _ in range(20):
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            status = 0 if in_child() else 3
+            del pool
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+stop.set()
+busy.join()
+assert is_right()
+"""
+
+
+@pytest.mark.skipif(
+    "FFVIT_KERNEL" in os.environ, reason="sanitizers do not follow forks of threads"
+)
+def test_children_forked_in_the_middle_of_a_batch_decode_with_threads_of_their_own():
+    command = [sys.executable, "-W", "ignore", "-c", FORKS, str(Path(__file__).parent)]
+    subprocess.run(command, check=True, timeout=60)
+
+
 # A stack is 8 MiB of addresses, so that few threads fit; in a process of its own, as nothing else
 # would run under such a limit.
 FEW_THREADS = """

@@ -35,6 +35,12 @@ class CheckpointError(UserError):
     """A checkpoint that is damaged or belongs to another model."""
 
 
+class RankError(UserError):
+    """Another process of the run that is gone, or does not answer."""
+
+    is_local = True
+
+
 class DivergenceError(UserError):
     """A loss that is no longer a finite number."""
 

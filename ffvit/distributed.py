@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from ffvit.errors import ConfigError, RankError, check_option
 
@@ -174,13 +176,15 @@ def join_ranks(timeout_s: float) -> Iterator[Ranks]:
         yield ranks
         return
     timeout = dt.timedelta(seconds=timeout_s)
-    if device.type == "cuda":
-        dist.init_process_group("nccl", device_id=device, timeout=timeout)
-        host_group = dist.new_group(backend="gloo", timeout=timeout)
-        ranks = dataclasses.replace(ranks, host_group=host_group)
-    else:
-        dist.init_process_group("gloo", timeout=timeout)
     try:
+        store = _store(rank, world_size, timeout)
+        place: dict[str, Any] = {"store": store, "rank": rank, "world_size": world_size}
+        if device.type == "cuda":
+            dist.init_process_group("nccl", device_id=device, timeout=timeout, **place)
+            host_group = dist.new_group(backend="gloo", timeout=timeout)
+            ranks = dataclasses.replace(ranks, host_group=host_group)
+        else:
+            dist.init_process_group("gloo", timeout=timeout, **place)
         yield ranks
     except SystemExit:  # all processes leave together
         dist.destroy_process_group()
@@ -188,13 +192,27 @@ def join_ranks(timeout_s: float) -> Iterator[Ranks]:
     except RuntimeError as error:
         if not _is_about_another_rank(error):
             raise
+        reason = str(error).splitlines()[0].rpartition("] ")[2].partition(". ")[0]
         raise RankError(
-            f"process {rank} of {world_size} lost touch with another one, or waited for it for "
-            f"run.timeout_s={timeout_s:g} seconds ({str(error).splitlines()[0]}); look for the "
-            "first error of the others. The same command goes on from the latest checkpoint."
+            f"process {rank} of {world_size} lost touch with another one, or waited for "
+            f"run.timeout_s={timeout_s:g} seconds ({reason}); look for the others' first error, "
+            "then give the same command again: it goes on from the latest checkpoint."
         ) from error
     # Not after an exception: the others may be waiting in a collective, and torchrun ends them.
     dist.destroy_process_group()
+
+
+def _store(rank: int, world_size: int, timeout: dt.timedelta) -> Store:
+    """Open the store through which processes find each other, apart for each start by torchrun.
+
+    torchrun 2.14 keeps one store over its restarts, in which the new processes would find the
+    addresses of the dead ones. With several machines its count of restarts differs by machine.
+    """
+    store: Store
+    store, _, _ = next(rendezvous("env://", rank, world_size, timeout=timeout))
+    if os.environ.get("GROUP_WORLD_SIZE") != "1":
+        return store
+    return PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT')}", store)
 
 
 def _is_about_another_rank(error: RuntimeError) -> bool:

@@ -23,8 +23,8 @@ from ffvit.errors import one_line_errors
 from ffvit.models import check_resolutions, create_model
 from ffvit.optim import create_optimizer
 from ffvit.options import TrainConfig
-from ffvit.reports import write_report
-from ffvit.runlog import RunLog, describe_epoch, load_run
+from ffvit.reports import describe_result, write_report
+from ffvit.runlog import RunLog, describe_epoch
 from ffvit.saving import Saver, check_saving
 from ffvit.trainer import Trainer, check_training, seed_torch
 
@@ -74,7 +74,7 @@ def main(config: TrainConfig, folder: Path, ranks: Ranks) -> None:
     step = state["step"] if state else 0
     ranks.check_agreement(f"{folder}: updates done", step)
     if progress["epoch"] == epochs:
-        report(config, folder, ranks)
+        report(folder, ranks)
         return
 
     with RunLog.open(
@@ -147,19 +147,14 @@ def main(config: TrainConfig, folder: Path, ranks: Ranks) -> None:
         train_loader.close()
         val_loader.close()
 
-    report(config, folder, ranks)
+    report(folder, ranks)
 
 
-def report(config: TrainConfig, folder: Path, ranks: Ranks) -> None:
+def report(folder: Path, ranks: Ranks) -> None:
     """Write the report of a finished run, and print its result in one line."""
     if ranks.is_primary:
-        path = write_report([folder], folder)
-        last = load_run(folder).epochs[-1]
-        sys.stdout.write(
-            f"{config.model.name}: top-1 {last['top_1']:.2%} on {last['num_samples']} images "
-            f"after {last['epoch']} epochs ({last['elapsed_s']:.0f} s). Report: {path}. "
-            f"Compare with other runs: python -m ffvit report {folder} ...\n"
-        )
+        write_report([folder], folder)
+        sys.stdout.write(describe_result(folder) + "\n")
 
 
 def create_loaders(config: TrainConfig, resolution: int, ranks: Ranks) -> tuple[Loader, Loader]:

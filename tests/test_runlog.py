@@ -249,3 +249,27 @@ def test_reading_a_log_needs_neither_torch_nor_ffcv():
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     output = subprocess.check_output([sys.executable, "-c", program], env=environment, text=True)
     assert output.strip() == "set()"
+
+
+def test_records_wait_for_room_on_a_full_disk_and_are_written_in_order(tmp_path, capsys):
+    with open_log(tmp_path) as log:
+        log.record("step", step=1)
+        disk, log._file = log._file, io.FileIO("/dev/full", "w")
+        log.record("step", step=2)
+        log.record("epoch", epoch=1)
+        assert "cannot be written (No space left on device); 2 records wait" in (
+            capsys.readouterr().err
+        )
+        log._file.close()
+        log._file = disk
+        log.record("step", step=3)
+        assert [r.get("step") for r in read_log(tmp_path)] == [1, 2, None, 3]
+        assert [row["epoch"] for row in table_of(tmp_path)] == ["1"]
+
+
+def test_a_run_whose_last_records_found_no_room_ends_with_an_error(tmp_path):
+    with pytest.raises(UserError, match=r"log\.jsonl: expected room for the last records"):  # noqa: PT012, SIM117
+        with open_log(tmp_path) as log:
+            log._file.close()
+            log._file = io.FileIO("/dev/full", "w")
+            log.record("step", step=2)

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 import train_imagenet
-from ffvit.checkpoint import load_checkpoint
+from ffvit.checkpoint import CheckpointFolder
 from ffvit.config import load_train_config
 from ffvit.distributed import Ranks
 from ffvit.errors import UserError
@@ -69,7 +69,7 @@ def run(*arguments, **options):
 
 
 def weights(folder, which="model"):
-    state = load_checkpoint(Path(folder) / "checkpoints" / "latest.pt")
+    state = CheckpointFolder(Path(folder), keep=2).load_latest("auto", {})
     return torch.cat([tensor.double().flatten() for tensor in state[which].values()])
 
 
@@ -169,6 +169,9 @@ def test_finished_run_is_left_alone(config_path, whole_run):
         (["--lr.schedule=cyclic"], "cyclic"),
         (["--run.resume=maybe"], "run.resume=maybe"),
         (["--run.log_interval=0"], "run.log_interval=0: expected 1 or more"),
+        (["--run.checkpoint_minutes=-1"], "run.checkpoint_minutes=-1.0: expected 0 or more"),
+        (["--run.checkpoint_steps=-1"], "run.checkpoint_steps=-1: expected 0 or more"),
+        (["--run.keep=0"], "run.keep=0: expected 1 or more"),
         (["--training.epochs=0", "--lr.warmup_epochs=0"], "training.epochs=0"),
         (["--training.label_smoothing=-3"], "training.label_smoothing=-3"),
         (["--training.ema_decay=7"], "training.ema_decay=7"),
@@ -206,12 +209,13 @@ def test_checkpoint_of_another_run_is_refused(config_path, whole_run):
 
 
 @pytest.mark.slow
-def test_damaged_checkpoint_is_refused(config_path, whole_run, tmp_path):
+def test_only_damaged_checkpoints_are_refused(config_path, whole_run, tmp_path):
     checkpoints = tmp_path / "checkpoints"
     checkpoints.mkdir()
-    data = (whole_run[0] / "checkpoints" / "latest.pt").read_bytes()
-    (checkpoints / "latest.pt").write_bytes(data[: len(data) // 2])
+    for path in (whole_run[0] / "checkpoints").glob("step_*.pt"):
+        data = path.read_bytes()
+        (checkpoints / path.name).write_bytes(data[: len(data) // 2])
     result = run(config_path, tmp_path)
     assert result.returncode == 2
-    assert "latest.pt: this checkpoint cannot be read" in result.stderr
+    assert "step_00000032.pt: this checkpoint cannot be read" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1

@@ -97,6 +97,7 @@ def main(config: TrainConfig, folder: Path, ranks: Ranks) -> None:
         if state:
             trainer.load_state_dict(state)
             log.line(f"{folder}: going on after step {step}, {progress['epoch']} epochs done")
+            del state  # as large as the model and the optimizer
         for line in checkpoints.damaged:
             log.line(f"WARNING: {line} Taking the one before.")
         derived = {
@@ -116,7 +117,7 @@ def main(config: TrainConfig, folder: Path, ranks: Ranks) -> None:
         log.line(
             f"{config.model.name} -> {folder}: " + " ".join(f"{k}={v}" for k, v in derived.items())
         )
-        if ranks.is_primary and not state:
+        if ranks.is_primary and step == 0:
             save_contact_sheet(folder, train_loader, resolutions)
 
         saver = Saver(checkpoints, config.run, ranks, log, trainer, identity, progress)

@@ -135,12 +135,15 @@ class CheckpointFolder:
         Raises:
             CheckpointError: It could not be written; the others are as before.
         """
-        path = self._path_of(state["step"])
-        save_checkpoint(path, state)
+        path, best = self._path_of(state["step"]), self.path / BEST
+        if is_best:
+            # In this order: a kill in between repeats the epoch, and never leaves an older best.
+            save_checkpoint(best, state)
+            _link(best, path)
+        else:
+            save_checkpoint(path, state)
         for old in self._newest_first()[self._keep :]:
             old.unlink()
-        if is_best:
-            _link(path, self.path / BEST)
         return path
 
     def _path_of(self, step: int) -> Path:
@@ -249,7 +252,7 @@ def _link(path: Path, target: Path) -> None:
         temporary.replace(target)
     except OSError as error:
         raise CheckpointError(
-            f"{target}: cannot write this checkpoint ({error.strerror}); {path.name} is whole."
+            f"{target}: cannot write this checkpoint ({error.strerror}); {path} is whole."
         ) from None
     finally:
         temporary.unlink(missing_ok=True)

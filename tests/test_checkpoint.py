@@ -147,3 +147,18 @@ def test_half_written_files_of_a_killed_run_are_removed(tmp_path):
     assert checkpoints.load_latest("auto", {})["step"] == 3
     checkpoints.tidy(3)
     assert names(tmp_path) == ["step_00000003.pt"]
+
+
+def test_a_kill_between_the_best_and_the_newest_leaves_no_older_best(tmp_path, monkeypatch):
+    """The resumed run does the epoch again, and finds the same best again."""
+    checkpoints = fill(tmp_path, [1])
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ffvit.checkpoint._link", killed)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoints.save({"step": 7, "config": {}}, is_best=True)
+    assert CheckpointFolder(tmp_path, 2).load_latest("auto", {})["step"] == 1
+    assert load_checkpoint(tmp_path / "checkpoints" / "best.pt")["step"] == 7

@@ -196,7 +196,8 @@ def join_ranks(timeout_s: float) -> Iterator[Ranks]:
         raise RankError(
             f"process {rank} of {world_size} lost touch with another one, or waited for "
             f"run.timeout_s={timeout_s:g} seconds ({reason}); look for the others' first error, "
-            "then give the same command again: it goes on from the latest checkpoint."
+            "then give the same command again: it goes on from the latest checkpoint.",
+            is_local=True,
         ) from error
     # Not after an exception: the others may be waiting in a collective, and torchrun ends them.
     dist.destroy_process_group()

@@ -12,11 +12,14 @@ from collections.abc import Iterator
 class UserError(Exception):
     """A wrong input: one line on what was expected, what came, from where, and what to do.
 
-    Attributes:
+    Args:
+        message: That line.
         is_local: Only this process met it; other errors are the same in all of a machine.
     """
 
-    is_local = False
+    def __init__(self, message: str, *, is_local: bool = False) -> None:
+        super().__init__(message)
+        self.is_local = is_local
 
 
 class ConfigError(UserError):
@@ -37,8 +40,6 @@ class CheckpointError(UserError):
 
 class RankError(UserError):
     """Another process of the run that is gone, or does not answer."""
-
-    is_local = True
 
 
 class DivergenceError(UserError):

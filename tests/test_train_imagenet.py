@@ -134,8 +134,10 @@ def test_two_processes_see_the_same_batches_and_agree(config_path, whole_run, tm
     first, second = load_run(one).epochs[0], load_run(two).epochs[0]
     assert first["train_loss"] == pytest.approx(second["train_loss"], abs=1e-5)
     assert load_run(two).epochs[-1]["num_samples"] == 24
-    torch.testing.assert_close(weights(two), weights(one), atol=2e-3, rtol=0)
-    assert (weights(one) - weights(whole_run[0])).abs().max() > 2e-3
+    # AdamW divides by the gradient's size: one weight whose gradient is nothing but rounding may
+    # move by the learning rate. Measured for 6 seeds: at most 6e-6 for 99.9 % of them.
+    assert (weights(two) - weights(one)).abs().quantile(0.999) < 1e-4
+    assert (weights(one) - weights(whole_run[0])).abs().quantile(0.999) > 1e-3
 
 
 @pytest.mark.slow

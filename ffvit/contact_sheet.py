@@ -6,6 +6,7 @@ Dimensions: B images, S side in pixels.
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -80,3 +81,22 @@ def _fit(text: str, font: ImageFont.FreeTypeFont, width_px: int) -> str:
     while text and font.getlength(text + "…") > width_px:
         text = text[:-1]
     return text.rstrip(" ,") + "…"
+
+
+def save_contact_sheet(folder: Path, loader: Any, resolutions: Sequence[int]) -> None:
+    """Draw what the model will see: the same images' crops at each resolution.
+
+    Args:
+        folder: Gets `contact_sheet.png`.
+        loader: Of training batches; left closed.
+        resolutions: In pixels.
+    """
+    rows, labels = [], []
+    names = loader.info.label_names
+    for resolution in resolutions:
+        loader.set_epoch(0, resolution)
+        batch = next(iter(loader))
+        rows.append((f"{resolution} px", batch.images[:8].cpu().numpy().copy()))
+        labels.append([names[k] if names else str(k) for k in batch.labels[:8].tolist()])
+    loader.close()
+    contact_sheet(rows, labels).save(folder / "contact_sheet.png")

@@ -1,18 +1,22 @@
 """Which process this is, and what it shares with the others: torch.distributed through torchrun."""
 
 import contextlib
+import dataclasses
+import datetime as dt
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
 
 from ffvit.cpus import available_cpus
-from ffvit.errors import ConfigError
+from ffvit.errors import ConfigError, RankError, check_option
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Ranks:
     """This process among all of a run.
 
@@ -22,6 +26,8 @@ class Ranks:
         world_size: Number of processes.
         local_world_size: Number of processes on this machine.
         device: Where this process computes.
+        host_group: For what the processes agree on without waiting for their GPUs: gloo. None for
+            the group of all, on CPUs.
     """
 
     rank: int
@@ -29,6 +35,7 @@ class Ranks:
     world_size: int
     local_world_size: int
     device: torch.device
+    host_group: Any = None
 
     @property
     def is_primary(self) -> bool:
@@ -66,15 +73,12 @@ class Ranks:
         Raises:
             ConfigError: They differ.
         """
-        if self.world_size > 1:
-            values = torch.tensor([value, -value], device=self.device)
-            dist.all_reduce(values, dist.ReduceOp.MAX)
-            high, low = int(values[0]), -int(values[1])
-            if low != high:
-                raise ConfigError(
-                    f"{name}: expected the same in all processes, got {low} to {high}; give all "
-                    "machines the same files, such as a run folder that all of them see."
-                )
+        high, low = self.max(value), -self.max(-value)
+        if low != high:
+            raise ConfigError(
+                f"{name}: expected the same in all processes, got {low} to {high}; give all "
+                "machines the same files, such as a run folder that all of them see."
+            )
 
     def share_buffers(self, model: torch.nn.Module) -> None:
         """Copy rank 0's buffers (running statistics of batch norms) to all processes."""
@@ -88,18 +92,70 @@ class Ranks:
             dist.all_reduce(values)
         return values
 
+    def max(self, value: int) -> int:
+        """Find the largest value of all processes."""
+        if self.world_size == 1:
+            return value
+        values = torch.tensor([value])
+        dist.all_reduce(values, dist.ReduceOp.MAX, group=self.host_group)
+        return int(values)
+
     def wait_for_all(self) -> None:
-        """Return when every process has come here."""
+        """Return when every process has come here; GPUs may still be at work."""
         if self.world_size > 1:
-            dist.barrier()
+            dist.barrier(group=self.host_group)
+
+
+class Vote:
+    """Lets all processes decide the same at the same time, without waiting for each other.
+
+    The values of one call are exchanged while the processes go on, and are known in the next.
+    """
+
+    def __init__(self, ranks: Ranks) -> None:
+        """Join; all processes must make the same calls."""
+        self._ranks = ranks
+        self._under_way: tuple[Any, torch.Tensor] | None = None
+
+    def cast(self, value: int) -> int:
+        """Hand in a value; return the largest that any process handed in at the call before.
+
+        A process that is alone gets its own value at once.
+        """
+        if self._ranks.world_size == 1:
+            return value
+        previous = self.finish()
+        values = torch.tensor([value])
+        work = dist.all_reduce(
+            values, dist.ReduceOp.MAX, group=self._ranks.host_group, async_op=True
+        )
+        self._under_way = (work, values)
+        return previous
+
+    def finish(self) -> int:
+        """Wait for what is under way, and return its result."""
+        if self._under_way is None:
+            return 0
+        work, values = self._under_way
+        work.wait()
+        self._under_way = None
+        return int(values)
 
 
 @contextlib.contextmanager
-def join_ranks() -> Iterator[Ranks]:
+def join_ranks(timeout_s: float) -> Iterator[Ranks]:
     """Join the processes that torchrun started; alone without torchrun.
 
     NCCL on GPUs, gloo on CPUs. Torch gets this process's share of the cores.
+
+    Args:
+        timeout_s: How long a process waits for the others, in any exchange.
+
+    Raises:
+        ConfigError: More processes than GPUs, or a timeout out of its range.
+        RankError: Inside: another process is gone, or did not answer in time.
     """
+    check_option("run.timeout_s", timeout_s, "a number of seconds above 0", timeout_s > 0)
     rank = int(os.environ.get("RANK", "0"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -117,12 +173,50 @@ def join_ranks() -> Iterator[Ranks]:
         device = torch.device("cpu")
     ranks = Ranks(rank, local_rank, world_size, local_world_size, device)
     torch.set_num_threads(ranks.cpu_share())
-    if world_size > 1:
+    if world_size == 1:
+        yield ranks
+        return
+    timeout = dt.timedelta(seconds=timeout_s)
+    try:
+        store = _store(rank, world_size, timeout)
+        place: dict[str, Any] = {"store": store, "rank": rank, "world_size": world_size}
         if device.type == "cuda":
-            dist.init_process_group("nccl", device_id=device)
+            dist.init_process_group("nccl", device_id=device, timeout=timeout, **place)
+            host_group = dist.new_group(backend="gloo", timeout=timeout)
+            ranks = dataclasses.replace(ranks, host_group=host_group)
         else:
-            dist.init_process_group("gloo")
-    yield ranks
-    # Not after an exception: the others may be waiting in a collective, and torchrun ends them.
-    if world_size > 1:
+            dist.init_process_group("gloo", timeout=timeout, **place)
+        yield ranks
+    except SystemExit:  # all processes leave together
         dist.destroy_process_group()
+        raise
+    except RuntimeError as error:
+        if not _is_about_another_rank(error):
+            raise
+        reason = str(error).splitlines()[0].rpartition("] ")[2].partition(". ")[0]
+        raise RankError(
+            f"process {rank} of {world_size} lost touch with another one, or waited for "
+            f"run.timeout_s={timeout_s:g} seconds ({reason}); look for the others' first error, "
+            "then give the same command again: it goes on from the latest checkpoint.",
+            is_local=True,
+        ) from error
+    # Not after an exception: the others may be waiting in a collective, and torchrun ends them.
+    dist.destroy_process_group()
+
+
+def _store(rank: int, world_size: int, timeout: dt.timedelta) -> Store:
+    """Open the store through which processes find each other, apart for each start by torchrun.
+
+    torchrun 2.14 keeps one store over its restarts, in which the new processes would find the
+    addresses of the dead ones. With several machines its count of restarts differs by machine.
+    """
+    store: Store
+    store, _, _ = next(rendezvous("env://", rank, world_size, timeout=timeout))
+    if os.environ.get("GROUP_WORLD_SIZE") != "1":
+        return store
+    return PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT')}", store)
+
+
+def _is_about_another_rank(error: RuntimeError) -> bool:
+    """Tell a failed exchange from other errors. Gloo raises plain RuntimeErrors."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)

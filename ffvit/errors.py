@@ -42,6 +42,10 @@ class StallError(UserError):
     """A loader that gives no batch any more, such as one that waits for a dead disk."""
 
 
+class RankError(UserError):
+    """Another process of the run that is gone, or does not answer."""
+
+
 class DivergenceError(UserError):
     """A loss that is no longer a finite number."""
 

@@ -127,6 +127,14 @@ class RunSection:
     resume: str = option(
         "auto", "auto: go on from the folder's latest checkpoint; never: refuse a used folder"
     )
+    checkpoint_minutes: float = option(
+        15.0, "a checkpoint within an epoch every so many minutes, and at its end; 0: at its end"
+    )
+    checkpoint_steps: int = option(0, "a checkpoint every so many updates, too; 0: none")
+    keep: int = option(2, "checkpoints that stay, besides the best: the newest ones")
+    timeout_s: float = option(
+        600.0, "seconds that a process waits for the others before it gives up"
+    )
     log_interval: int = option(50, "updates between two log lines, and between looks at the loss")
 
 

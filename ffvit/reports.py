@@ -60,6 +60,22 @@ def write_report(folders: Sequence[Path], out_dir: Path) -> Path:
     return path
 
 
+def describe_result(folder: Path) -> str:
+    """Say in one line how a run ended, and where its report is.
+
+    Raises:
+        UserError: The folder is no run, or has no finished epoch.
+    """
+    run = load_run(folder)
+    last = run.epochs[-1]
+    return (
+        f"{run.config['model']['name']}: top-1 {last['top_1']:.2%} on {last['num_samples']} images "
+        f"after {last['epoch']} epochs ({last['elapsed_s']:.0f} s). "
+        f"Report: {folder / 'report.md'}. "
+        f"Compare with other runs: python -m ffvit report {folder} ..."
+    )
+
+
 def _name_apart(runs: list[Run]) -> list[Run]:
     """Put the parent's name before names that occur twice; and make names printable."""
     runs = [dataclasses.replace(run, name=printable(run.name)) for run in runs]

@@ -1,26 +1,24 @@
 """The run folder, written and read: config, environment, log; and what a person sees meanwhile.
 
-`log.jsonl` is the record and only grows; its epochs and steps count from 1. `log.csv` is the
-epochs as a table, written anew after each. A run that was killed may leave half a line at the end:
-readers skip it, and the next run in the folder removes it. torch is not needed to read a log.
+`log.jsonl` is the record; its epochs and steps count from 1. `log.csv` is the epochs as a table,
+written anew after each. A run that was killed may leave half a line at the end, which readers skip,
+and records of work that no checkpoint holds: the next run in the folder removes both, so that each
+step and epoch stands there once. torch is not needed to read a log.
 """
 
 import contextlib
 import csv
 import dataclasses
 import difflib
-import importlib.metadata
 import io
 import json
 import math
 import os
-import platform
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
 import yaml
 from tqdm import tqdm
@@ -29,26 +27,31 @@ from ffvit.errors import UserError
 
 LOG_NAME = "log.jsonl"
 KINDS = ("run", "step", "epoch", "result")
-PACKAGES = ("torch", "torchvision", "timm", "ffcv", "numba", "numpy", "torchmetrics")
 
 
 class RunLog(contextlib.AbstractContextManager["RunLog"]):
     """Writes a run's folder on the primary process; on the others every call does nothing."""
 
-    def __init__(
-        self, folder: Path, file: TextIO | None, epochs: dict[int, dict[str, Any]]
-    ) -> None:
+    def __init__(self, folder: Path, file: io.FileIO | None, epochs: list[dict[str, Any]]) -> None:
         """Take over an open log; use `RunLog.open`."""
         self.folder = folder
         self._file = file
+        self._unwritten = b""
+        self._is_table_old = False
         self._epochs = epochs
         self._bar: tqdm | None = None
 
     @classmethod
     def open(
-        cls, folder: Path, config: dict[str, Any], environment: dict[str, Any], is_primary: bool
+        cls,
+        folder: Path,
+        config: dict[str, Any],
+        environment: dict[str, Any],
+        is_primary: bool,
+        epochs_done: int = 0,
+        steps_done: int = 0,
     ) -> "RunLog":
-        """Open a new folder, or one to go on with, whose log is kept and continued.
+        """Open a new folder, or one to go on with, whose log is kept up to there and continued.
 
         `config.yaml` and `environment.json` are those of the latest start.
 
@@ -57,28 +60,33 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
             config: Plain nested values, as of `config.to_dict`.
             environment: As of `describe_environment`.
             is_primary: Whether this process writes.
+            epochs_done: Records of later epochs are removed: they will be done again.
+            steps_done: Records of later steps, too.
 
         Raises:
             UserError: The folder cannot be written, or its log is damaged.
         """
         if not is_primary:
-            return cls(folder, None, {})
+            return cls(folder, None, [])
         log_path = folder / LOG_NAME
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _replace(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
             _replace(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
-            records = []
-            if log_path.exists():
-                records = read_log(folder)
-                _remove_half_line(log_path)
-            file = log_path.open("a", encoding="utf-8", buffering=1)
+            records = read_log(folder) if log_path.exists() else []
+            done = {"epoch": epochs_done, "step": steps_done}
+            records = [
+                r for r in records if r["kind"] not in done or r[r["kind"]] <= done[r["kind"]]
+            ]
+            _replace(log_path, "".join(json.dumps(record) + "\n" for record in records))
+            # Unbuffered: a kill leaves at most the beginning of a line, and only at the end.
+            file = log_path.open("ab", buffering=0)
         except OSError as error:
             raise UserError(
                 f"{folder}: cannot write this run folder ({error.strerror}); choose another with"
                 " --run.folder."
             ) from None
-        return cls(folder, file, last_of_each_epoch(records))
+        return cls(folder, file, [record for record in records if record["kind"] == "epoch"])
 
     def __exit__(
         self,
@@ -86,9 +94,19 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close the log. Whatever was recorded is in the file already."""
+        """Close the log. Whatever was recorded is in the file already, unless the disk is full.
+
+        Raises:
+            UserError: It still is.
+        """
         if self._file is not None:
+            is_written = self._write_on()
             self._file.close()
+            if not is_written and exc is None:
+                raise UserError(
+                    f"{self.folder / LOG_NAME}: expected room for the last records of this run, "
+                    "and the disk is full; make room, then give the same command again."
+                )
 
     def record(self, kind: Literal["run", "step", "epoch", "result"], **values: Any) -> None:
         """Append one line to `log.jsonl`; an epoch also goes to `log.csv`.
@@ -107,11 +125,26 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
         if self._file is None:
             return
         record = {"kind": kind} | {name: _finite(value) for name, value in values.items()}
-        # One write of a whole line: a kill leaves at most its beginning.
-        self._file.write(json.dumps(record, allow_nan=False) + "\n")
+        self._unwritten += json.dumps(record, allow_nan=False).encode() + b"\n"
         if kind == "epoch":
-            self._epochs[record["epoch"]] = record
-            _replace(self.folder / "log.csv", _to_csv(list(self._epochs.values())))
+            self._epochs.append(record)
+            self._is_table_old = True
+        self._write_on()
+
+    def _write_on(self) -> bool:
+        """Write what is left to write; on a full disk say so, and keep it for the next time."""
+        try:
+            while self._unwritten and self._file is not None:
+                self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
+            if self._is_table_old:
+                _replace(self.folder / "log.csv", _to_csv(self._epochs))
+                self._is_table_old = False
+        except OSError as error:
+            self.line(
+                f"WARNING: {self.folder / LOG_NAME}: cannot be written ({error.strerror}); "
+                f"{self._unwritten.count(10)} records wait for room."
+            )
+        return not self._unwritten and not self._is_table_old
 
     def line(self, text: str) -> None:
         """Print one line on stderr, above the progress bar if there is one."""
@@ -124,19 +157,25 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
             self._bar.write(text, file=sys.stderr)
 
     @contextlib.contextmanager
-    def progress(self, title: str, total: int) -> Iterator["Progress"]:
+    def progress(self, title: str, total: int, num_done: int = 0) -> Iterator["Progress"]:
         """Show the progress of one pass: a bar on a terminal, plain lines elsewhere.
 
         Args:
             title: What is going on, such as "epoch 3/16".
             total: Number of steps.
+            num_done: Steps that were done before.
         """
         if self._file is not None and sys.stderr.isatty():
             self._bar = tqdm(
-                total=total, desc=title, file=sys.stderr, leave=False, dynamic_ncols=True
+                total=total,
+                initial=num_done,
+                desc=title,
+                file=sys.stderr,
+                leave=False,
+                dynamic_ncols=True,
             )
         try:
-            yield Progress(self, self._bar, title, total)
+            yield Progress(self, self._bar, title, total, num_done)
         finally:
             if self._bar is not None:
                 self._bar.close()
@@ -145,7 +184,7 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a run folder holds: the latest record of its start, and of each step and epoch."""
+    """What a run folder holds: the record of its latest start, and of each step and epoch."""
 
     name: str
     folder: Path
@@ -169,13 +208,15 @@ class Run:
 class Progress:
     """Counts the steps of one pass and shows how they go."""
 
-    def __init__(self, log: RunLog, bar: tqdm | None, title: str, total: int) -> None:
-        """Start at step 0; use `RunLog.progress`."""
+    def __init__(
+        self, log: RunLog, bar: tqdm | None, title: str, total: int, num_done: int = 0
+    ) -> None:
+        """Start; use `RunLog.progress`."""
         self._log = log
         self._bar = bar
         self._title = title
         self._total = total
-        self._step = 0
+        self._step = num_done
 
     def advance(self) -> None:
         """Count one step. Prints nothing, except on a bar."""
@@ -220,11 +261,6 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     return [record for record in records if record is not None]
 
 
-def last_of_each_epoch(records: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
-    """Map each finished epoch to its last record, as a resumed run may repeat epochs."""
-    return {record["epoch"]: record for record in records if record["kind"] == "epoch"}
-
-
 def load_run(folder: Path) -> Run:
     """Read a run folder.
 
@@ -242,11 +278,10 @@ def load_run(folder: Path) -> Run:
             " train_imagenet.py wrote."
         )
     records = read_log(folder)
-    epochs = list(last_of_each_epoch(records).values())
+    epochs = [record for record in records if record["kind"] == "epoch"]
     if not epochs:
         raise UserError(f"{folder}: this run has no finished epoch yet; wait for its first.")
     starts = [record for record in records if record["kind"] == "run"]
-    steps = {record["step"]: record for record in records if record["kind"] == "step"}
     try:
         config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
@@ -261,7 +296,7 @@ def load_run(folder: Path) -> Run:
         config=config,
         environment=environment,
         start=starts[-1] if starts else {},
-        steps=[steps[step] for step in sorted(steps)],
+        steps=[record for record in records if record["kind"] == "step"],
         epochs=epochs,
     )
 
@@ -276,63 +311,6 @@ def describe_epoch(record: dict[str, Any]) -> str:
     )
 
 
-def describe_environment() -> dict[str, Any]:
-    """Collect what a result depends on besides its config. The machine's name is left out.
-
-    Returns:
-        `git_commit` and `git_is_dirty` (None outside a checkout), `python`, `packages` (versions),
-        `cuda` (of torch), `cpu`, `num_cpu_cores` (that this process may use), `gpus` (names),
-        `gpu_power_limits_w` (None without nvidia-smi).
-    """
-    import torch  # noqa: PLC0415  reading a log must not need torch
-
-    checkout = Path(__file__).parents[1]
-    commit, status, limits = None, None, None
-    if (checkout / ".git").exists():
-        commit = _output_of("git", "-C", str(checkout), "rev-parse", "HEAD")
-        status = _output_of("git", "-C", str(checkout), "status", "--porcelain", "-uno")
-    num_gpus = torch.cuda.device_count()
-    if num_gpus:
-        limits = _output_of(
-            "nvidia-smi", "--query-gpu=power.limit", "--format=csv,noheader,nounits"
-        )
-    return {
-        "git_commit": commit,
-        "git_is_dirty": None if status is None else bool(status),
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
-        "cuda": torch.version.cuda,
-        "cpu": _cpu_model(),
-        "num_cpu_cores": len(os.sched_getaffinity(0)),
-        "gpus": [torch.cuda.get_device_name(index) for index in range(num_gpus)],
-        "gpu_power_limits_w": None if limits is None else limits.splitlines(),
-    }
-
-
-def _output_of(*command: str) -> str | None:
-    """Return a command's output, or None where it does not exist, fails or hangs."""
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return result.stdout.strip()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _cpu_model() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
 def _parse(line: str) -> dict[str, Any] | None:
     """Read one record; None if it is none."""
     try:
@@ -340,16 +318,6 @@ def _parse(line: str) -> dict[str, Any] | None:
     except ValueError:
         return None
     return record if isinstance(record, dict) and record.get("kind") in KINDS else None
-
-
-def _remove_half_line(path: Path) -> None:
-    """Cut what a kill left behind the last newline, or end a whole record that lacks its own."""
-    content = path.read_bytes()
-    end = content.rfind(b"\n") + 1
-    if _parse(content[end:].decode("utf-8", errors="replace")) is not None:
-        path.write_bytes(content + b"\n")
-    elif end < len(content):
-        os.truncate(path, end)
 
 
 def _finite(value: Any) -> Any:
@@ -369,5 +337,11 @@ def _to_csv(records: list[dict[str, Any]]) -> str:
 def _replace(path: Path, text: str) -> None:
     """Write a small file so that a kill leaves the old one or the new one."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

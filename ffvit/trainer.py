@@ -5,9 +5,12 @@ waits for a GPU only so as not to run further ahead of it than two micro-batches
 """
 
 import contextlib
+import functools
+import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import zip_longest
 from typing import Any, Protocol, cast
 
 import torch
@@ -22,6 +25,7 @@ from ffvit.metrics import Evaluation
 from ffvit.models import set_resolution
 from ffvit.options import TrainingSection
 from ffvit.runlog import RunLog
+from ffvit.tally import EpochTally
 
 MICRO_BATCHES_AHEAD = 2
 # Keys of an optimizer's parameter groups.
@@ -35,7 +39,9 @@ class Batches(Protocol):
     def resolution(self) -> int:
         """Side of the images, pixels."""
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Count the batches of a whole pass, also where one goes on in the middle."""
+
     def __iter__(self) -> Any: ...
 
 
@@ -76,6 +82,7 @@ class Trainer:
         self.model = model
         self.optimizer = optimizer
         self.step = 0
+        self._tally = EpochTally(epoch=0, first_step=0)
         self.ema = ModelEmaV3(model, decay=section.ema_decay) if section.ema_decay > 0 else None
         self._done: deque[torch.cuda.Event] = deque()
         self._section = section
@@ -91,12 +98,19 @@ class Trainer:
             device_ids = [ranks.device] if ranks.device.type == "cuda" else None
             self._outer = DistributedDataParallel(self._inner, device_ids=device_ids)
 
-    def train_epoch(self, batches: Batches, epoch: int) -> dict[str, Any]:
-        """Do the updates of one epoch.
+    def updates_done(self, epoch: int) -> int:
+        """Count the updates of an epoch that were done already, before the program was stopped."""
+        return self._tally.num_updates if self._tally.epoch == epoch else 0
+
+    def train_epoch(
+        self, batches: Batches, epoch: int, after_update: Callable[[], None] = lambda: None
+    ) -> dict[str, Any]:
+        """Do the updates of one epoch, or what is left of them.
 
         Args:
-            batches: `accumulation_steps` batches per update.
-            epoch: From 0; counted from 1 in records and messages. Seeds dropout.
+            batches: `accumulation_steps` batches per update, from the first that is not done.
+            epoch: From 0; counted from 1 in records and messages.
+            after_update: Called after each; may save the state, and may leave by an exception.
 
         Returns:
             train_loss, learning_rate, images_per_s, data_wait_fraction, train_s.
@@ -104,53 +118,46 @@ class Trainer:
         Raises:
             DivergenceError: A loss was not finite.
         """
-        seed_torch(self._section.seed, epoch + 1, self._ranks.rank)
+        if self._tally.epoch != epoch:
+            self._tally = EpochTally(epoch, self.step)
+        tally = self._tally
+        num_updates = len(batches) // self._section.accumulation_steps
+        global_batch_size = self._section.global_batch_size
         set_resolution(self.model, batches.resolution)
         self._outer.train()
-        num_updates = len(batches) // self._section.accumulation_steps
-        watch = _Stopwatch()
-        losses = torch.zeros(self._log_interval, device=self._ranks.device)
-        loss_sum, num_pending, begin = 0.0, 0, self.step
         title = f"epoch {epoch + 1}/{self._section.epochs}"
         with (
             contextlib.closing(iter(batches)) as source,
-            self._log.progress(title, num_updates) as progress,
+            self._log.progress(title, num_updates, tally.num_updates) as progress,
         ):
-            for index in range(num_updates):
+            tally.start_clocks()
+            while tally.num_updates < num_updates:
                 learning_rate = self._learning_rate(self.step)
                 for group in self._groups:
                     group["lr"] = learning_rate
-                losses[num_pending] = self._update(source, watch)
+                tally.add(self._update(source))
                 self.step += 1
-                num_pending += 1
                 progress.advance()
-                if num_pending < self._log_interval and index + 1 < num_updates:
-                    continue
-                loss = self._look(losses[:num_pending], epoch, learning_rate)
-                loss_sum += loss * num_pending
-                record = {
-                    "loss": loss,
-                    "learning_rate": learning_rate,
-                    "resolution": batches.resolution,
-                    **watch.lap(num_pending * self._section.global_batch_size),
-                }
-                self._log.record("step", epoch=epoch + 1, step=self.step, **record)
-                progress.show(record)
-                num_pending = 0
-        num_images = (self.step - begin) * self._section.global_batch_size
-        return {
-            "train_loss": loss_sum / max(1, self.step - begin),
-            "learning_rate": self._learning_rate(self.step - 1),
-            **watch.total(num_images),
+                is_last = tally.num_updates == num_updates
+                if tally.num_pending >= self._log_interval or is_last:
+                    record = tally.look(self._ranks, global_batch_size)
+                    record |= {"learning_rate": learning_rate, "resolution": batches.resolution}
+                    self._log.record("step", epoch=epoch + 1, step=self.step, **record)
+                    progress.show(record)
+                after_update()
+        return tally.result(global_batch_size) | {
+            "learning_rate": self._learning_rate(self.step - 1)
         }
 
-    def _update(self, source: Iterable[Any], watch: "_Stopwatch") -> torch.Tensor:
+    def _update(self, source: Iterable[Any]) -> torch.Tensor:
         """Do one optimizer update; return the mean loss of this rank, on the device."""
         section = self._section
+        # Anew for each update: a run can go on after any of them, and no generator need be saved.
+        seed_torch(section.seed, self.step, self._ranks.rank)
         total = torch.zeros((), device=self._ranks.device)
         for micro in range(section.accumulation_steps):
             self._pace()
-            with watch.waiting():
+            with self._tally.waiting():
                 images, labels = next(source)[:2]  # type: ignore[call-overload]
             is_last = micro == section.accumulation_steps - 1
             with self._without_sync(is_last):
@@ -171,21 +178,12 @@ class Trainer:
             self.ema.update(self.model)
         return total
 
-    def _look(self, losses: torch.Tensor, epoch: int, learning_rate: float) -> float:
-        """Fetch recent losses, averaged over the ranks; stop all ranks if one is not finite."""
-        values: list[float] = (self._ranks.sum(losses.clone()) / self._ranks.world_size).tolist()
-        first = self.step - len(values) + 1
-        for step, value in enumerate(values, start=first):
-            if not abs(value) < float("inf"):
-                raise DivergenceError(
-                    f"expected a finite loss, got {value} in step {step} (epoch {epoch + 1}, "
-                    f"learning rate about {learning_rate:.3g}); lower lr.lr, lengthen "
-                    "lr.warmup_epochs or set training.clip_grad."
-                )
-        return sum(values) / len(values)
-
     def evaluate(
-        self, batches: Batches, num_samples: int, flip_average: bool
+        self,
+        batches: Batches,
+        num_samples: int,
+        flip_average: bool,
+        after_batch: Callable[[], None] = lambda: None,
     ) -> dict[str, float | int]:
         """Measure the model on every validation image, over all ranks.
 
@@ -193,16 +191,24 @@ class Trainer:
             batches: This rank's share of the images.
             num_samples: What all shares together must hold.
             flip_average: Average the logits of each image and its mirror image.
+            after_batch: Called equally often in all ranks; may save the state, and may leave by
+                an exception: nothing that is saved changes here.
 
         Returns:
             top_1, top_5, loss, num_samples, and validation_s; of the averaged weights, if there
             are any, ema_top_1, ema_top_5 and ema_loss.
         """
         begin = time.perf_counter()
-        record = self._measure(self.model, self._inner, batches, num_samples, flip_average)
+        measure = functools.partial(
+            self._measure,
+            batches=batches,
+            num_samples=num_samples,
+            flip_average=flip_average,
+            after_batch=after_batch,
+        )
+        record = measure(self.model, self._inner)
         if self.ema is not None:
-            network = self.ema.module
-            result = self._measure(network, network, batches, num_samples, flip_average)
+            result = measure(self.ema.module, self.ema.module)
             record |= {f"ema_{name}": result[name] for name in ("top_1", "top_5", "loss")}
         return record | {"validation_s": time.perf_counter() - begin}
 
@@ -214,20 +220,26 @@ class Trainer:
         batches: Batches,
         num_samples: int,
         flip_average: bool,
+        after_batch: Callable[[], None],
     ) -> dict[str, float | int]:
         """Evaluate one set of weights; `network` is `model` or its compiled form."""
         set_resolution(model, batches.resolution)
         self._ranks.share_buffers(model)
         network.eval()
         evaluation = Evaluation(self._num_classes, self._ranks.device)
+        # Shares differ by an image, so numbers of batches may differ by one.
+        num_turns = self._ranks.max(len(batches))
         with contextlib.closing(iter(batches)) as source:
-            for images, labels, *_ in source:
-                with self._autocast():
-                    inputs = self._prepare(images)
-                    logits = network(inputs).float()
-                    if flip_average:
-                        logits = (logits + network(inputs.flip(-1)).float()) / 2
-                evaluation.update(logits, labels)
+            for _, batch in zip_longest(range(num_turns), source):
+                if batch is not None:
+                    images, labels = batch[:2]
+                    with self._autocast():
+                        inputs = self._prepare(images)
+                        logits = network(inputs).float()
+                        if flip_average:
+                            logits = (logits + network(inputs.flip(-1)).float()) / 2
+                    evaluation.update(logits, labels)
+                after_batch()
         result = evaluation.compute()
         if result["num_samples"] != num_samples:
             raise RuntimeError(f"evaluated {result['num_samples']} images of {num_samples}")
@@ -239,9 +251,17 @@ class Trainer:
         return result
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that decides how training goes on."""
+        """Return all that decides how training goes on; all ranks call it together.
+
+        Rank 0's is what a checkpoint needs: buffers (running statistics) may differ by rank, but
+        DDP gives rank 0's to all before each update.
+
+        Raises:
+            DivergenceError: A recent loss was not finite.
+        """
         return {
             "step": self.step,
+            "tally": self._tally.state_dict(self._ranks),
             "model": self.model.state_dict(),
             "ema": None if self.ema is None else self.ema.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -250,6 +270,7 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict` of the same model and options."""
         self.step = state["step"]
+        self._tally.load_state_dict(state["tally"], self._ranks.device)
         self.model.load_state_dict(state["model"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
@@ -287,37 +308,6 @@ class Trainer:
         return contextlib.nullcontext()
 
 
-class _Stopwatch:
-    """Splits wall time into waiting for data and the rest."""
-
-    def __init__(self) -> None:
-        self._begin = self._lap_begin = time.perf_counter()
-        self._waited = self._lap_waited = 0.0
-
-    @contextlib.contextmanager
-    def waiting(self) -> Any:
-        begin = time.perf_counter()
-        yield
-        self._waited += time.perf_counter() - begin
-
-    def lap(self, num_images: int) -> dict[str, float]:
-        """Rates since the last lap."""
-        now = time.perf_counter()
-        elapsed = now - self._lap_begin
-        waited = self._waited - self._lap_waited
-        self._lap_begin, self._lap_waited = now, self._waited
-        return {"images_per_s": num_images / elapsed, "data_wait_fraction": waited / elapsed}
-
-    def total(self, num_images: int) -> dict[str, float]:
-        """Rates since the start."""
-        elapsed = time.perf_counter() - self._begin
-        return {
-            "images_per_s": num_images / elapsed,
-            "data_wait_fraction": self._waited / elapsed,
-            "train_s": elapsed,
-        }
-
-
 def check_training(section: TrainingSection, log_interval: int) -> None:
     """Check the options that only the trainer reads.
 
@@ -333,15 +323,15 @@ def check_training(section: TrainingSection, log_interval: int) -> None:
     check_option("run.log_interval", log_interval, "1 or more updates", log_interval > 0)
 
 
-def seed_torch(seed: int, epoch: int = 0, rank: int = 0) -> None:
-    """Seed torch's generators by counters, so that a resumed epoch begins as it did at first.
+def seed_torch(*counters: int) -> None:
+    """Seed torch's generators by a hash of counters.
 
     Args:
-        seed: Of the run.
-        epoch: From 1; 0 for the weights' initialisation.
-        rank: Ranks draw different dropout masks, and the same initial weights.
+        *counters: The run's seed for the weights' initialisation; seed, step and rank for an
+            update, as ranks draw different dropout masks.
     """
-    torch.manual_seed((seed * 100_003 + epoch) * 4099 + rank)
+    text = "/".join(map(str, counters))
+    torch.manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))
 
 
 def compile_model(model: nn.Module, num_resolutions: int) -> nn.Module:

@@ -30,7 +30,7 @@ def test_cores_are_shared_among_the_machines_processes():
 def test_without_torchrun_a_process_is_alone(monkeypatch):
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    with join_ranks() as alone:
+    with join_ranks(timeout_s=60) as alone:
         assert alone.is_primary
         assert alone.world_size == 1
         assert alone.sum(torch.tensor([3.0])).tolist() == [3.0]

@@ -148,7 +148,7 @@ def test_accuracy_is_that_of_the_last_validated_epoch(make_run):
     folder = make_run(epochs=2)
     record = epoch_record(3)
     unvalidated = {key: record[key] for key in record if key not in ("top_1", "top_5", "loss")}
-    with RunLog.open(folder, to_dict(load_train_config([])[0]), ENVIRONMENT, True) as log:
+    with RunLog.open(folder, to_dict(load_train_config([])[0]), ENVIRONMENT, True, 2, 99) as log:
         log.record("epoch", **unvalidated)
     (row,) = table_of(write_report([folder], folder))
     assert (row["epochs"], row["top-1 %"]) == ("3 of 88", "45.0")

@@ -14,16 +14,17 @@ import pytest
 import yaml
 
 from ffvit.config import load_train_config, to_dict
+from ffvit.environment import describe_environment
 from ffvit.errors import UserError
-from ffvit.runlog import RunLog, describe_environment, load_run, read_log
+from ffvit.runlog import RunLog, load_run, read_log
 
 CONFIG = to_dict(load_train_config([])[0])
 ENVIRONMENT = {"python": "3", "gpus": []}
 STEP = {"loss": 0.5, "learning_rate": 1e-3, "resolution": 64, "images_per_s": 1234.5}
 
 
-def open_log(folder, is_primary=True):
-    return RunLog.open(folder, CONFIG, ENVIRONMENT, is_primary)
+def open_log(folder, is_primary=True, epochs_done=9, steps_done=99):
+    return RunLog.open(folder, CONFIG, ENVIRONMENT, is_primary, epochs_done, steps_done)
 
 
 def record_epochs(folder, epochs, **values):
@@ -100,21 +101,35 @@ def test_epochs_become_a_table_with_every_column_that_occurs(tmp_path):
     ]
 
 
-def test_a_resumed_run_appends_and_its_repeated_epochs_replace_the_earlier(tmp_path):
-    record_epochs(tmp_path, [1, 2, 3], seed=1)
-    record_epochs(tmp_path, [2], seed=2)
-    assert [record["epoch"] for record in read_log(tmp_path)] == [1, 2, 3, 2]
-    assert [(epoch["epoch"], epoch["seed"]) for epoch in load_run(tmp_path).epochs] == [
-        (1, 1),
-        (2, 2),
-        (3, 1),
-    ]
-    rows = table_of(tmp_path)
-    assert sorted((row["epoch"], row["seed"]) for row in rows) == [
-        ("1", "1"),
-        ("2", "2"),
-        ("3", "1"),
-    ]
+def test_a_resumed_run_drops_what_it_will_do_again_and_appends(tmp_path):
+    with open_log(tmp_path) as log:
+        for epoch in (1, 2):
+            log.record("run", first_epoch=epoch)
+            log.record("step", epoch=epoch, step=10 * epoch - 5)
+            log.record("step", epoch=epoch, step=10 * epoch)
+            log.record("epoch", epoch=epoch, step=10 * epoch)
+    with open_log(tmp_path, epochs_done=1, steps_done=15) as log:
+        kept = [(r["kind"], r.get("step")) for r in read_log(tmp_path)]
+        assert kept == [
+            ("run", None),
+            ("step", 5),
+            ("step", 10),
+            ("epoch", 10),
+            ("run", None),
+            ("step", 15),
+        ]
+        log.record("step", epoch=2, step=20)
+        log.record("epoch", epoch=2, step=20)
+    run = load_run(tmp_path)
+    assert [step["step"] for step in run.steps] == [5, 10, 15, 20]
+    assert [epoch["epoch"] for epoch in run.epochs] == [1, 2]
+    assert [row["epoch"] for row in table_of(tmp_path)] == ["1", "2"]
+
+
+def test_a_run_that_starts_anew_keeps_no_step(tmp_path):
+    record_epochs(tmp_path, [1, 2])
+    with open_log(tmp_path, epochs_done=0, steps_done=0):
+        assert read_log(tmp_path) == []
 
 
 @pytest.mark.parametrize("num_bytes_lost", [1, 2, 9, 30])
@@ -153,15 +168,12 @@ def test_a_folder_that_cannot_be_written_is_a_user_error(tmp_path):
         open_log(tmp_path / "file")
 
 
-def test_a_run_keeps_the_latest_record_of_each_step_in_order(tmp_path):
+def test_a_run_tells_of_its_latest_start(tmp_path):
     record_epochs(tmp_path, [1])
     with open_log(tmp_path) as log:
-        for step, loss in ((10, 1.0), (20, 2.0), (10, 3.0)):
-            log.record("step", step=step, loss=loss)
         log.record("run", world_size=1)
         log.record("run", world_size=2)
     run = load_run(tmp_path)
-    assert [(step["step"], step["loss"]) for step in run.steps] == [(10, 3.0), (20, 2.0)]
     assert run.start["world_size"] == 2
     assert run.config["training"]["epochs"] == CONFIG["training"]["epochs"]
 
@@ -216,10 +228,10 @@ def test_environment_names_the_commit_and_changes_of_a_checkout(tmp_path, monkey
         identity = ("-c", "user.name=A", "-c", "user.email=a@example.org")
         subprocess.run(["git", "-C", tmp_path, *identity, *arguments], check=True)
 
-    source = tmp_path / "ffvit" / "runlog.py"
+    source = tmp_path / "ffvit" / "environment.py"
     source.parent.mkdir()
     source.write_text("")
-    monkeypatch.setattr("ffvit.runlog.__file__", str(source))
+    monkeypatch.setattr("ffvit.environment.__file__", str(source))
     assert describe_environment()["git_commit"] is None
     assert describe_environment()["git_is_dirty"] is None
     git("init", "-q")
@@ -237,3 +249,27 @@ def test_reading_a_log_needs_neither_torch_nor_ffcv():
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     output = subprocess.check_output([sys.executable, "-c", program], env=environment, text=True)
     assert output.strip() == "set()"
+
+
+def test_records_wait_for_room_on_a_full_disk_and_are_written_in_order(tmp_path, capsys):
+    with open_log(tmp_path) as log:
+        log.record("step", step=1)
+        disk, log._file = log._file, io.FileIO("/dev/full", "w")
+        log.record("step", step=2)
+        log.record("epoch", epoch=1)
+        assert "cannot be written (No space left on device); 2 records wait" in (
+            capsys.readouterr().err
+        )
+        log._file.close()
+        log._file = disk
+        log.record("step", step=3)
+        assert [r.get("step") for r in read_log(tmp_path)] == [1, 2, None, 3]
+        assert [row["epoch"] for row in table_of(tmp_path)] == ["1"]
+
+
+def test_a_run_whose_last_records_found_no_room_ends_with_an_error(tmp_path):
+    with pytest.raises(UserError, match=r"log\.jsonl: expected room for the last records"):  # noqa: PT012, SIM117
+        with open_log(tmp_path) as log:
+            log._file.close()
+            log._file = io.FileIO("/dev/full", "w")
+            log.record("step", step=2)

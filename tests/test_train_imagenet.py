@@ -12,7 +12,7 @@ import torch
 import yaml
 
 import train_imagenet
-from ffvit.checkpoint import load_checkpoint
+from ffvit.checkpoint import CheckpointFolder
 from ffvit.config import load_train_config
 from ffvit.distributed import Ranks
 from ffvit.errors import UserError
@@ -69,7 +69,7 @@ def run(*arguments, **options):
 
 
 def weights(folder, which="model"):
-    state = load_checkpoint(Path(folder) / "checkpoints" / "latest.pt")
+    state = CheckpointFolder(Path(folder), keep=2).load_latest("auto", {})
     return torch.cat([tensor.double().flatten() for tensor in state[which].values()])
 
 
@@ -134,8 +134,10 @@ def test_two_processes_see_the_same_batches_and_agree(config_path, whole_run, tm
     first, second = load_run(one).epochs[0], load_run(two).epochs[0]
     assert first["train_loss"] == pytest.approx(second["train_loss"], abs=1e-5)
     assert load_run(two).epochs[-1]["num_samples"] == 24
-    torch.testing.assert_close(weights(two), weights(one), atol=2e-3, rtol=0)
-    assert (weights(one) - weights(whole_run[0])).abs().max() > 2e-3
+    # AdamW divides by the gradient's size: one weight whose gradient is nothing but rounding may
+    # move by the learning rate. Measured for 6 seeds: at most 6e-6 for 99.9 % of them.
+    assert (weights(two) - weights(one)).abs().quantile(0.999) < 1e-4
+    assert (weights(one) - weights(whole_run[0])).abs().quantile(0.999) > 1e-3
 
 
 @pytest.mark.slow
@@ -169,6 +171,9 @@ def test_finished_run_is_left_alone(config_path, whole_run):
         (["--lr.schedule=cyclic"], "cyclic"),
         (["--run.resume=maybe"], "run.resume=maybe"),
         (["--run.log_interval=0"], "run.log_interval=0: expected 1 or more"),
+        (["--run.checkpoint_minutes=-1"], "run.checkpoint_minutes=-1.0: expected 0 or more"),
+        (["--run.checkpoint_steps=-1"], "run.checkpoint_steps=-1: expected 0 or more"),
+        (["--run.keep=0"], "run.keep=0: expected 1 or more"),
         (["--training.epochs=0", "--lr.warmup_epochs=0"], "training.epochs=0"),
         (["--training.label_smoothing=-3"], "training.label_smoothing=-3"),
         (["--training.ema_decay=7"], "training.ema_decay=7"),
@@ -206,12 +211,13 @@ def test_checkpoint_of_another_run_is_refused(config_path, whole_run):
 
 
 @pytest.mark.slow
-def test_damaged_checkpoint_is_refused(config_path, whole_run, tmp_path):
+def test_only_damaged_checkpoints_are_refused(config_path, whole_run, tmp_path):
     checkpoints = tmp_path / "checkpoints"
     checkpoints.mkdir()
-    data = (whole_run[0] / "checkpoints" / "latest.pt").read_bytes()
-    (checkpoints / "latest.pt").write_bytes(data[: len(data) // 2])
+    for path in (whole_run[0] / "checkpoints").glob("step_*.pt"):
+        data = path.read_bytes()
+        (checkpoints / path.name).write_bytes(data[: len(data) // 2])
     result = run(config_path, tmp_path)
     assert result.returncode == 2
-    assert "latest.pt: this checkpoint cannot be read" in result.stderr
+    assert "step_00000032.pt: this checkpoint cannot be read" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1

@@ -253,3 +253,56 @@ def test_evaluation_that_misses_images_is_an_error():
     batches = Batches()
     with pytest.raises(RuntimeError, match="evaluated 84 images of 85"):
         trainer().evaluate(batches, 85, flip_average=False)
+
+
+class Rest(Batches):
+    """Begins with the first batch that is not done yet."""
+
+    def __init__(self, first):
+        super().__init__()
+        self.first = first
+
+    def __iter__(self):
+        yield from list(super().__iter__())[self.first :]
+
+
+def network_with_batch_norm(seed=0):
+    torch.manual_seed(seed)
+    layers = [nn.Flatten(), nn.Linear(192, 31), nn.BatchNorm1d(31), nn.Dropout(0.2), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(31, NUM_CLASSES))
+
+
+@pytest.mark.parametrize("accumulation_steps", [1, 2])
+@pytest.mark.parametrize("num_done", [1, 2, 3])
+def test_a_run_goes_on_after_any_update_as_if_it_had_never_been_stopped(
+    accumulation_steps, num_done
+):
+    section = replace(SECTION, ema_decay=0.9, accumulation_steps=accumulation_steps)
+    states, whole_log = [], Log()
+    whole = trainer(section, network_with_batch_norm(), log_interval=2, log=whole_log)
+    expected = whole.train_epoch(Batches(), 0, lambda: states.append(save(whole)))
+    log = Log()
+    resumed = trainer(section, network_with_batch_norm(seed=9), log_interval=2, log=log)
+    resumed.load_state_dict(states[num_done - 1])
+    assert resumed.updates_done(0) == num_done
+    assert resumed.updates_done(1) == 0
+    result = resumed.train_epoch(Rest(num_done * accumulation_steps), 0)
+    for name, tensor in whole.model.state_dict().items():
+        assert (resumed.model.state_dict()[name] == tensor).all(), name
+    assert (weights(resumed.ema.module) == weights(whole.ema.module)).all()
+    assert result["train_loss"] == expected["train_loss"]
+    assert [(r["step"], r["loss"]) for r in log.steps] == [
+        (r["step"], r["loss"]) for r in whole_log.steps if r["step"] > num_done
+    ]
+    assert result["train_s"] > states[num_done - 1]["tally"]["total"]["elapsed_s"]
+
+
+def save(subject):
+    return copy.deepcopy(subject.state_dict())
+
+
+def test_a_state_that_is_not_finite_is_not_given_out():
+    subject = trainer(model=network(drop_rate=0.0), log_interval=100)
+    subject._prepare = lambda images: prepare(images) * float("nan")
+    with pytest.raises(DivergenceError, match=r"got nan in step 1 \(epoch 1"):
+        subject.train_epoch(Batches(), 0, lambda: save(subject))

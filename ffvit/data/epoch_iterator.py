@@ -80,6 +80,8 @@ class _Producer(threading.Thread):
         self.streams: list[torch.cuda.Stream] = []
         if self._is_cuda:
             self.consumer_stream = torch.cuda.current_stream(pipeline.device)
+            # Buffers are those of the epoch before: its batches may still be waiting to be read.
+            self._start = self.consumer_stream.record_event()
             self.streams = [
                 torch.cuda.Stream(pipeline.device)  # type: ignore[no-untyped-call]
                 for _ in range(BATCHES_AHEAD + 2)
@@ -98,7 +100,7 @@ class _Producer(threading.Thread):
     def _produce(self) -> None:
         batch_size, num_slots = self._pipeline.batch_size, BATCHES_AHEAD + 2
         buffers = self._pipeline.allocate(num_slots)
-        events: list[torch.cuda.Event | None] = [None] * num_slots
+        events = [self._start if self._is_cuda else None] * num_slots
         for index, position in enumerate(self._order.positions.tolist()):
             slot = index % num_slots
             self.position = position
@@ -161,7 +163,7 @@ class EpochIterator:
         progress: Is counted up with each batch taken.
         watchdog_s: Longest wait for a batch, seconds; 0: without end.
         copy: Whether batches are the consumer's to keep; else their tensors are buffers that may
-            be filled again as soon as the next batch is asked for.
+            be filled again as soon as the next batch is asked for, or the next epoch begun.
     """
 
     def __init__(

@@ -41,7 +41,8 @@ class Loader:
         blocks: What the order keeps together, if anything: is read ahead.
         watchdog_s: Longest wait for a batch, seconds; 0: without end.
         copy: Whether batches are the caller's to keep. Else their tensors are buffers that may be
-            filled again as soon as the next batch is asked for: clone what is kept.
+            filled again as soon as the next batch is asked for, or the next epoch begun: clone what
+            is kept.
     """
 
     def __init__(

@@ -63,6 +63,7 @@ class Pipeline:
         self.damaged: dict[int, str] = {}
         self.user: threading.Thread | None = None
         self._on_error = on_error
+        self._buffers: tuple[tuple[int, int], Any] | None = None
         image_operations, label_operations = [ToTensor()], [ToTensor(), Squeeze(1)]
         if device.type == "cuda":
             # Blocking for the loader's thread alone: the pinned source is not refilled under the
@@ -85,8 +86,16 @@ class Pipeline:
         self._decode(np.empty(0, dtype=np.int32), self._graph.allocate_memory(1, 1), 0)
 
     def allocate(self, num_slots: int) -> Any:
-        """Make buffers for so many batches at the decoder's resolution, pinned for a GPU."""
-        return self._graph.allocate_memory(self.batch_size, num_slots)
+        """Give buffers for so many batches at the decoder's resolution, pinned for a GPU.
+
+        They are those of the epoch before, if its resolution was the same: fresh memory costs more
+        than a batch takes to decode.
+        """
+        wanted = num_slots, self.decoder.resolution
+        if self._buffers is None or self._buffers[0] != wanted:
+            self._buffers = None  # the old ones are given back first
+            self._buffers = wanted, self._graph.allocate_memory(self.batch_size, num_slots)
+        return self._buffers[1]
 
     def run(
         self, samples: Samples, position: int, buffers: Any, slot: int

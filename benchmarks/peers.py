@@ -9,6 +9,7 @@ No worker processes: on one core they cost more than they bring.
 
 import functools
 import itertools
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -66,32 +67,34 @@ def ffvit_in_ffcv(contender: Contender, num_images: int) -> Epoch:
 
 
 def ffvit_loader(contender: Contender, num_images: int) -> Epoch:
-    """Make our own Loader, as train_imagenet.py does."""
+    """Make our own Loader, as train_imagenet.py does; a round is one epoch, as for the others."""
     import torch
 
+    from ffvit.data.beton import open_beton
     from ffvit.data.loader import create_train_loader
     from ffvit.options import DataSection
 
-    loader = create_train_loader(
-        DataSection(train_path=contender.path, min_scale=SCALE[0], flip=True),
-        contender.resolutions[0],
-        global_batch_size=BATCH_SIZE,
-        batch_size=BATCH_SIZE,
-        seed=0,
-        rank=0,
-        world_size=1,
-        num_threads=contender.num_threads,
-        device=torch.device("cpu"),
-    )
+    num_copies = num_images // open_beton(contender.path).num_samples
+    with tempfile.TemporaryDirectory(dir=Path(contender.path).parent) as folder:
+        copies = [Path(folder) / f"{number}.beton" for number in range(num_copies)]
+        for copy in copies:
+            copy.hardlink_to(contender.path)
+        loader = create_train_loader(
+            DataSection(train_path=",".join(map(str, copies)), min_scale=SCALE[0], flip=True),
+            contender.resolutions[0],
+            global_batch_size=BATCH_SIZE,
+            batch_size=BATCH_SIZE,
+            seed=0,
+            rank=0,
+            world_size=1,
+            num_threads=contender.num_threads,
+            device=torch.device("cpu"),
+        )
     epochs = itertools.count()
 
     def epoch(resolution: int) -> Iterator[Any]:
-        num_left = num_images // BATCH_SIZE
-        while num_left > 0:
-            loader.set_epoch(next(epochs), resolution)
-            yield from (batch.images for batch in itertools.islice(loader, num_left))
-            num_left -= len(loader)
-        loader.close()  # or it would run ahead in others' rounds
+        loader.set_epoch(next(epochs), resolution)
+        return (batch.images for batch in loader)
 
     return epoch
 

@@ -8,6 +8,7 @@
 #include <exception>
 #include <memory>
 #include <new>
+#include <utility>
 #include <vector>
 
 #include "baseline.h"
@@ -133,6 +134,28 @@ class Handle {
 
 Handle* handle_of(int64_t pool) { return reinterpret_cast<Handle*>(pool); }
 
+// The order in which no thread is left with a long job at the end while the others wait. Empty if
+// there is no memory for it.
+std::vector<int64_t> costliest_first(const Job* jobs, int64_t num_jobs) {
+  try {
+    // About what is decoded: the bytes of the rows under the crop.
+    std::vector<std::pair<double, int64_t>> costs;
+    costs.reserve(static_cast<size_t>(num_jobs));
+    for (int64_t i = 0; i < num_jobs; ++i) {
+      const double rows = static_cast<double>(jobs[i].crop_height) /
+                          static_cast<double>(std::max<int64_t>(jobs[i].height, 1));
+      costs.emplace_back(-rows * static_cast<double>(jobs[i].size), i);
+    }
+    std::sort(costs.begin(), costs.end());
+    std::vector<int64_t> order;
+    order.reserve(costs.size());
+    for (const auto& [cost, index] : costs) order.push_back(index);
+    return order;
+  } catch (const std::bad_alloc&) {
+    return {};
+  }
+}
+
 }  // namespace
 }  // namespace ffvit
 
@@ -174,8 +197,10 @@ int64_t ffvit_decode_batch(int64_t pool, int64_t num_jobs, const void* jobs, int
     return num_jobs;
   }
   std::atomic<int64_t> num_failed{0};
+  const std::vector<int64_t> order = ffvit::costliest_first(rows, num_jobs);
 
-  engine->pool.run(num_jobs, [&](int64_t index, int64_t thread) {
+  engine->pool.run(num_jobs, [&](int64_t turn, int64_t thread) {
+    const int64_t index = order.empty() ? turn : order[static_cast<size_t>(turn)];
     const ffvit::Job& job = rows[index];
     ffvit::Output output;
     output.filter = static_cast<ffvit::Filter>(filter);

@@ -130,6 +130,7 @@ def main(config: TrainConfig, folder: Path, ranks: Ranks) -> None:
                 record: dict[str, Any] = {"epoch": epoch + 1, "resolution": resolution}
                 record |= trainer.train_epoch(train_loader, epoch, saver.after_update)
                 record |= {"step": trainer.step, "images_seen": trainer.step * global_batch_size}
+                record["num_skipped"] = ranks.total(train_loader.num_skipped)
                 record |= trainer.evaluate(
                     val_loader,
                     num_val_images,

@@ -29,6 +29,8 @@ _FREE = (
     "data.train_path",
     "data.val_path",
     "data.num_workers",
+    "data.on_error",
+    "data.watchdog_s",
     "training.accumulation_steps",
     "validation.batch_size",
     "run.",

@@ -100,6 +100,14 @@ class Ranks:
         dist.all_reduce(values, dist.ReduceOp.MAX, group=self.host_group)
         return int(values)
 
+    def total(self, value: int) -> int:
+        """Add up a number over all processes."""
+        if self.world_size == 1:
+            return value
+        values = torch.tensor([value])
+        dist.all_reduce(values, group=self.host_group)
+        return int(values)
+
     def wait_for_all(self) -> None:
         """Return when every process has come here; GPUs may still be at work."""
         if self.world_size > 1:

@@ -304,10 +304,12 @@ def load_run(folder: Path) -> Run:
 def describe_epoch(record: dict[str, Any]) -> str:
     """Say in one line how an epoch went."""
     averaged = f", averaged {record['ema_top_1']:.2%}" if "ema_top_1" in record else ""
+    num_skipped = record["num_skipped"]
+    skipped = f", {num_skipped:,} damaged images replaced by others" if num_skipped else ""
     return (
         f"epoch {record['epoch']}: train loss {record['train_loss']:.3f}, top-1 "
         f"{record['top_1']:.2%}{averaged}, {record['images_per_s']:,.0f} images/s "
-        f"at {record['resolution']} px"
+        f"at {record['resolution']} px{skipped}"
     )
 
 

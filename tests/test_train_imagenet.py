@@ -14,6 +14,7 @@ import yaml
 import train_imagenet
 from ffvit.checkpoint import CheckpointFolder
 from ffvit.config import load_train_config
+from ffvit.data.tables import read_tables
 from ffvit.distributed import Ranks
 from ffvit.errors import UserError
 from ffvit.runlog import load_run
@@ -95,6 +96,25 @@ def test_run_leaves_its_record(whole_run):
     assert epochs[-1]["train_loss"] < epochs[0]["train_loss"]
     assert "ema_top_1" in epochs[-1]
     assert "top-1" in result.stdout
+
+
+@pytest.mark.slow
+def test_skipped_images_are_counted_over_all_processes(config_path, tiny_betons, tmp_path):
+    damaged = tmp_path / "damaged.beton"
+    data = bytearray(tiny_betons["train"].read_bytes())
+    tables = read_tables(tiny_betons["train"])
+    for sample in (3, 40):
+        data[int(tables.pointers[sample])] = 0  # no JPEG begins so
+    damaged.write_bytes(data)
+    options = [f"--data.train_path={damaged}", "--training.epochs=1", "--resolution.end_ramp=1"]
+    result = run(config_path, tmp_path / "stop", *options)
+    assert result.returncode == 2
+    assert "sample 3:" in result.stderr or "sample 40:" in result.stderr
+    options.append("--data.on_error=skip")
+    result = run(config_path, tmp_path / "skip", *options, num_processes=2)
+    assert result.returncode == 0, result.stderr
+    assert load_run(tmp_path / "skip").epochs[-1]["num_skipped"] == 2
+    assert "2 damaged images replaced by others" in result.stdout + result.stderr
 
 
 @pytest.mark.slow

@@ -21,7 +21,6 @@ __all__ = [
     "BetonInfo",
     "Manifest",
     "Tables",
-    "check_labels",
     "load_manifest",
     "manifest_path",
     "open_beton",
@@ -95,23 +94,6 @@ def _check_plausible(path: Path, tables: Tables) -> None:
         raise BetonError(
             f"{path}: sample {outside[0]} has the label {tables.labels[outside[0]]}, expected 0 to "
             f"{MAX_CLASSES - 1}; {ADVICE}"
-        )
-
-
-def check_labels(path: str | os.PathLike[str], num_classes: int) -> None:
-    """Check that a model with `num_classes` outputs can be trained or measured on a beton.
-
-    Raises:
-        BetonError: Not a whole beton, or a label outside [0, num_classes); names the first such
-        sample.
-    """
-    labels = read_tables(Path(path)).labels
-    outside = np.flatnonzero((labels < 0) | (labels >= num_classes))
-    if len(outside):
-        raise BetonError(
-            f"{path}: sample {outside[0]} has the label {labels[outside[0]]}, expected 0 to "
-            f"{num_classes - 1} ({len(outside)} of {len(labels)} samples are outside); set "
-            "model.num_classes or use another beton."
         )
 
 

@@ -14,24 +14,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from ffcv.fields import IntField, RGBImageField
 from ffcv.types import (
     ALLOC_TABLE_TYPE,
     CURRENT_VERSION,
     TYPE_ID_HANDLER,
     FieldDescType,
     HeaderType,
-    get_metadata_type,
 )
 
 from ffvit.data.images import StoredImage
 from ffvit.data.sources import Indices
+from ffvit.data.tables import FIELDS, JPG, RAW, RECORD_TYPE
 from ffvit.errors import BetonError
 
 _FFCV_VERSION = "1.0.2"
-_FIELDS = {"image": RGBImageField, "label": IntField}
-_RECORD_TYPE = get_metadata_type([field() for field in _FIELDS.values()])
-_JPG, _RAW = 0, 1
 # The header's field is 32 bits wide.
 _LARGEST_PAGE_BYTES = 1 << 31
 _BUFFER_BYTES = 1 << 18
@@ -96,7 +92,7 @@ class BetonFile:
                 f"known; install ffcv=={_FFCV_VERSION}."
             )
         self._page_bytes = page_bytes
-        self._records = np.zeros(capacity, dtype=_RECORD_TYPE)
+        self._records = np.zeros(capacity, dtype=RECORD_TYPE)
         self._table = np.zeros(capacity, dtype=ALLOC_TABLE_TYPE)
         self._checksums = np.zeros(capacity, dtype=np.uint32)
         self._num_samples = 0
@@ -154,7 +150,7 @@ class BetonFile:
     def _note(self, record: ImageRecord, label: int) -> None:
         pointer, self._page_bytes = self._place(record.num_bytes)
         index = self._num_samples
-        mode = _JPG if record.is_jpeg else _RAW
+        mode = JPG if record.is_jpeg else RAW
         self._records[index] = ((mode, record.width, record.height, pointer), label)
         self._table[index] = (index, pointer, record.num_bytes)
         self._checksums[index] = record.crc32
@@ -174,7 +170,7 @@ class BetonFile:
     def finish(self) -> WrittenBeton:
         """Write header and tables, and wait until the whole file is on the disk."""
         header = np.zeros(1, dtype=HeaderType)
-        header["version"], header["num_fields"] = CURRENT_VERSION, len(_FIELDS)
+        header["version"], header["num_fields"] = CURRENT_VERSION, len(FIELDS)
         header["page_size"], header["num_samples"] = self._page_bytes, self._num_samples
         header["alloc_table_ptr"] = self._end
         records = self._records[: self._num_samples]
@@ -205,8 +201,8 @@ class BetonFile:
 def _field_descriptors() -> bytes:
     """Name and type of each field; the arguments of these types are all 0."""
     type_ids: dict[Any, int] = {kind: number for number, kind in TYPE_ID_HANDLER.items()}
-    descriptors = np.zeros(len(_FIELDS), dtype=FieldDescType)
-    for descriptor, (name, kind) in zip(descriptors, _FIELDS.items(), strict=True):
+    descriptors = np.zeros(len(FIELDS), dtype=FieldDescType)
+    for descriptor, (name, kind) in zip(descriptors, FIELDS.items(), strict=True):
         descriptor["type_id"] = type_ids[kind]
         descriptor["name"][: len(name)] = np.frombuffer(name.encode("ascii"), dtype=np.uint8)
     return bytes(descriptors.tobytes())

@@ -23,7 +23,7 @@ from ffvit.data.images import StoredImage, stored_image
 from ffvit.data.manifest import Manifest, load_manifest
 from ffvit.data.progress import say
 from ffvit.errors import BetonError, ConfigError
-from ffvit.jpeg.transcode import add_restart_markers
+from ffvit.jpeg.transcode import add_restart_markers, libjpeg_turbo_version
 
 # Markers cost 1.1 % of a photograph at quality 90; standard Huffman tables, instead of optimised
 # ones, 3.6 %.
@@ -129,6 +129,7 @@ def _read(old: Path, file: int, num_bytes: int, pointer: int) -> bytes:
 
 def _draft_manifest(manifest: Manifest, restart_interval: int) -> Manifest:
     versions = {name: metadata.version(name) for name in ("ffvit", "ffcv")}
+    versions["libjpeg_turbo"] = libjpeg_turbo_version()
     return dataclasses.replace(
         manifest,
         options={**manifest.options, "restart_interval": restart_interval},

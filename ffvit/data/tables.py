@@ -36,7 +36,7 @@ JPG, RAW = 0, 1
 MAX_CLASSES = 1 << 24
 ADVICE = "write it again with write_imagenet.py."
 
-_RECORD_TYPE = get_metadata_type([RGBImageField(), IntField()])
+RECORD_TYPE = get_metadata_type([RGBImageField(), IntField()])
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
@@ -163,7 +163,7 @@ def _read_tables(file: BinaryIO, path: Path, size: int, head: bytes, header: Any
     num_samples, data_end = int(header["num_samples"]), int(header["alloc_table_ptr"])
     if num_samples == 0:
         raise BetonError(f"{path}: a beton without samples; {ADVICE}")
-    records_bytes = num_samples * _RECORD_TYPE.itemsize
+    records_bytes = num_samples * RECORD_TYPE.itemsize
     table_bytes = num_samples * ALLOC_TABLE_TYPE.itemsize
     data_begin = len(head) + records_bytes
     if data_begin > data_end or data_end + table_bytes != size:
@@ -183,7 +183,7 @@ def _read_tables(file: BinaryIO, path: Path, size: int, head: bytes, header: Any
     table = _read(file, path, table_bytes)
     images, labels, sizes = _check_records(
         path,
-        np.frombuffer(records, dtype=_RECORD_TYPE),
+        np.frombuffer(records, dtype=RECORD_TYPE),
         np.frombuffer(table, dtype=ALLOC_TABLE_TYPE),
         data_begin,
         data_end,

@@ -25,6 +25,7 @@ from ffvit.data.manifest import FORMAT_VERSION, Manifest, load_manifest
 from ffvit.data.progress import say
 from ffvit.data.sources import Indices, Source, take_evenly
 from ffvit.errors import BetonError, ConfigError, SourceError
+from ffvit.jpeg.transcode import libjpeg_turbo_version
 from ffvit.options import WriteSection
 
 MODES = ("jpg", "raw", "passthrough")
@@ -185,7 +186,8 @@ def _draft_manifest(source: Source, order: Indices, section: WriteSection, split
             "ffvit": metadata.version("ffvit"),
             "ffcv": metadata.version("ffcv"),
             "pillow": metadata.version("pillow"),
-            "libjpeg_turbo": PIL.features.version("libjpeg_turbo") or "none",
+            "libjpeg_turbo": libjpeg_turbo_version(),
+            "pillow_libjpeg_turbo": PIL.features.version("libjpeg_turbo") or "none",
             "numpy": metadata.version("numpy"),
             "python": platform.python_version(),
         },

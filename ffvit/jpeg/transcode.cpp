@@ -26,6 +26,11 @@ int64_t add_restart_markers(Codec* codec, const uint8_t* data, int64_t size, int
 }  // namespace
 }  // namespace ffvit
 
+// The macro holds numbers and dots, not a text.
+#define FFVIT_TEXT_OF(x) #x
+#define FFVIT_TEXT(x) FFVIT_TEXT_OF(x)
+const char* ffvit_libjpeg_version() { return FFVIT_TEXT(LIBJPEG_TURBO_VERSION); }
+
 int64_t ffvit_add_restart_markers(const void* data, int64_t size, int64_t height, int64_t width,
                                   int64_t restart_interval, void* out, int64_t capacity) {
   ffvit::Codec codec = {};

@@ -5,6 +5,9 @@
 
 #include "kernel.h"
 
+// The version of libjpeg-turbo that the writer's functions are compiled for.
+FFVIT_API const char* ffvit_libjpeg_version();
+
 // Write a JPEG again as a sequential one with restart markers and the standard Huffman tables.
 //
 // Coefficients, quantisation tables, sampling and colour space stay; progressive and arithmetic

@@ -19,6 +19,10 @@ _NO_ROOM = -100
 _library = ctypes.CDLL(str(importlib.import_module("ffvit.jpeg._kernel").__file__))
 _int = ctypes.c_int64
 
+_libjpeg_version = _library.ffvit_libjpeg_version
+_libjpeg_version.argtypes = []
+_libjpeg_version.restype = ctypes.c_char_p
+
 _add_restart_markers = _library.ffvit_add_restart_markers
 _add_restart_markers.argtypes = [ctypes.c_char_p, *[_int] * 4, ctypes.c_void_p, _int]
 _add_restart_markers.restype = _int
@@ -30,6 +34,11 @@ _shrink_jpeg.restype = _int
 _shrink_pixels = _library.ffvit_shrink_pixels
 _shrink_pixels.argtypes = [ctypes.c_void_p, *[_int] * 4, ctypes.c_void_p]
 _shrink_pixels.restype = _int
+
+
+def libjpeg_turbo_version() -> str:
+    """Say for which version of libjpeg-turbo the kernel was compiled."""
+    return str(_libjpeg_version().decode())
 
 
 def add_restart_markers(data: bytes, height: int, width: int, restart_interval: int) -> bytes:

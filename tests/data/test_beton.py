@@ -13,7 +13,7 @@ from ffcv.types import ALLOC_TABLE_TYPE, HeaderType
 from ffcv.writer import DatasetWriter
 from PIL import Image
 
-from ffvit.data.beton import check_labels, load_manifest, manifest_path, open_beton, read_sample
+from ffvit.data.beton import load_manifest, manifest_path, open_beton, read_sample
 from ffvit.data.inspect import describe_beton
 from ffvit.errors import BetonError, one_line_errors
 
@@ -180,12 +180,6 @@ def test_raw_image_of_the_wrong_size_is_refused(tmp_path, stock_beton):
     patch(path, RECORDS_AT + 4 * RECORD_BYTES + 1, (999).to_bytes(2, "little"))
     with pytest.raises(BetonError, match=r"sample 4 .* 999 x"):
         open_beton(path)
-
-
-def test_label_outside_the_classes_is_named(stock_beton):
-    check_labels(stock_beton[0], 9)
-    with pytest.raises(BetonError, match="sample 6 has the label 8, expected 0 to 7"):
-        check_labels(stock_beton[0], 8)
 
 
 def test_negative_label_is_refused(tmp_path):

@@ -83,6 +83,17 @@ def test_training_shows_each_image_of_the_order_with_its_label(beton):
     assert (images[..., 2] == 6 * labels[:, None, None]).all()
 
 
+def test_an_epoch_uses_the_memory_of_the_one_before(beton):
+    loader = train_loader(beton)
+    used = []
+    for epoch, resolution in enumerate((32, 32, 24, 24)):
+        loader.set_epoch(epoch, resolution)
+        used.append([batch.images.data_ptr() for batch in loader])
+    assert used[0] == used[1]
+    assert used[2] == used[3]
+    assert len(set(used[0])) == len(used[0])
+
+
 def test_crops_are_those_of_the_counters(beton):
     loader = train_loader(beton)
     loader.set_epoch(3)

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import re
 import tarfile
 from pathlib import Path
 
@@ -15,7 +16,12 @@ from references import SAMPLINGS, Job, decode, noise, photograph
 from ffvit.jpeg.decoders import decode_status
 from ffvit.jpeg.header import read_header
 from ffvit.jpeg.kernel import targets
-from ffvit.jpeg.transcode import add_restart_markers, shrink_jpeg, shrink_pixels
+from ffvit.jpeg.transcode import (
+    add_restart_markers,
+    libjpeg_turbo_version,
+    shrink_jpeg,
+    shrink_pixels,
+)
 
 SAMPLE = Path(__file__).resolve().parents[3] / "shared" / "data" / "imagenet_sample.tar"
 BASELINE = ["444", "422", "420", "grey", "restart", "one_pixel", "odd_size", "wide", "optimized"]
@@ -91,6 +97,10 @@ def test_jpeg_of_another_size_is_refused(jpeg_samples):
     ):
         with pytest.raises(ValueError, match="width and height"):
             call(jpeg_samples["420"])
+
+
+def test_libjpeg_turbos_version_is_a_version():
+    assert re.fullmatch(r"\d+\.\d+[\d.a-z]*", libjpeg_turbo_version())
 
 
 def test_result_larger_than_the_first_buffer_is_written_whole():

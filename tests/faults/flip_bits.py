@@ -9,6 +9,7 @@ own, so that a crash is a failed test and not the end of all tests.
 
 import collections
 import json
+import os
 import random
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ from ffvit.data.tables import read_tables
 from ffvit.data.verify import verify_beton
 from ffvit.errors import BetonError
 from ffvit.jpeg.kernel import ThreadPool, decode_batch
+from ffvit.options import DataSection, ValidationSection
 
 RESOLUTION = 48
 POOL = ThreadPool(1)
@@ -51,7 +53,7 @@ def load(loader: Loader) -> np.ndarray | int:
     try:
         return np.concatenate([batch.images.clone().numpy() for batch in loader])
     except BetonError as error:
-        return int(str(error).split("image in sample ")[1].split(",")[0])
+        return int(str(error).split(": sample ")[1].split(":")[0])
 
 
 def decode_all(beton: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -89,7 +91,10 @@ class Flips:
         self.without_manifest = beton.with_name("without_manifest_" + beton.name)
         self.without_manifest.write_bytes(beton.read_bytes())
         device = torch.device("cpu")
-        self.loader = create_val_loader(str(beton), RESOLUTION, 1.0, "area", 8, 0, 1, 2, device)
+        validation = ValidationSection(batch_size=8, resolution=RESOLUTION, ratio=1.0)
+        self.loader = create_val_loader(
+            DataSection(val_path=str(beton)), validation, 0, 1, 2, device
+        )
         self.images = load(self.loader)
         assert isinstance(self.images, np.ndarray)
         self.whole_images, statuses = decode_all(beton)
@@ -151,12 +156,14 @@ class Flips:
 
 
 def flip(path: Path, place: int, bit: int) -> None:
-    """Flip one bit in place; a memory map of the file sees it."""
+    """Flip one bit in place, as a bad disk does: a map of the file sees it, its time stays."""
+    before = path.stat()
     with path.open("r+b") as file:
         file.seek(place)
         byte = file.read(1)[0]
         file.seek(place)
         file.write(bytes([byte ^ 1 << bit]))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 if __name__ == "__main__":

@@ -135,3 +135,14 @@ def tiny_beton(tiny_betons: dict[str, Path]) -> Path:
 def tiny_val_beton(tiny_betons: dict[str, Path]) -> Path:
     """Return the beton with the 24 validation images of 8 classes."""
     return tiny_betons["val"]
+
+
+@pytest.fixture
+def beton_copy(tiny_beton: Path, tmp_path: Path) -> Path:
+    """Copy the beton of the training images, with its manifest, to be damaged."""
+    path = tmp_path / "copy.beton"
+    path.write_bytes(tiny_beton.read_bytes())
+    (tmp_path / "copy.beton.json").write_bytes(
+        tiny_beton.with_name(f"{tiny_beton.name}.json").read_bytes()
+    )
+    return path

@@ -8,7 +8,6 @@ of workers. Images are handed over in shared memory (slots.py), as a pipe copies
 import collections
 import dataclasses
 import multiprocessing
-import os
 import signal
 import traceback
 import warnings
@@ -92,11 +91,6 @@ def encode_in_order(
             worker.connection.close()
         for worker in workers:
             worker.process.join(STOP_TIMEOUT_S)
-
-
-def available_cpus() -> int:
-    """Count the CPU cores this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def _start(

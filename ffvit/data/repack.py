@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ffvit.cpus import available_cpus
 from ffvit.data.beton import JPG, Tables, open_beton, read_tables
-from ffvit.data.encoding import available_cpus
 from ffvit.data.engine import WriteJob, check_room, page_bytes, store_images
 from ffvit.data.images import StoredImage, stored_image
 from ffvit.data.manifest import Manifest, load_manifest

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ffvit.cpus import available_cpus
 from ffvit.data.beton import BetonInfo, open_beton
-from ffvit.data.encoding import available_cpus
 from ffvit.data.manifest import load_manifest
 from ffvit.data.progress import Progress
 from ffvit.data.tables import JPG, Tables, read_tables

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import PIL.features
 
+from ffvit.cpus import available_cpus
 from ffvit.data.beton import open_beton
-from ffvit.data.encoding import available_cpus, encode_in_order
+from ffvit.data.encoding import encode_in_order
 from ffvit.data.engine import WriteJob, check_room, page_bytes, store_images
 from ffvit.data.images import CHROMA, LARGEST_SIDE_PX, SkippedImage
 from ffvit.data.manifest import FORMAT_VERSION, Manifest, load_manifest

@@ -52,15 +52,6 @@ def stock_beton(tmp_path_factory) -> tuple[Path, Images]:
     return path, write_stock(path, {"image": RGBImageField("raw"), "label": IntField()})
 
 
-@pytest.fixture
-def copy(tiny_beton, tmp_path) -> Path:
-    """A copy of the tiny beton, with its manifest, to be damaged."""
-    path = tmp_path / "copy.beton"
-    path.write_bytes(tiny_beton.read_bytes())
-    manifest_path(path).write_bytes(manifest_path(tiny_beton).read_bytes())
-    return path
-
-
 def patch(path: Path, offset: int, data: bytes) -> None:
     with path.open("r+b") as file:
         file.seek(offset)
@@ -127,20 +118,20 @@ def test_other_fields_are_refused_and_named(tmp_path, fields):
         open_beton(tmp_path / "a.beton")
 
 
-def test_every_cut_is_refused(copy):
-    manifest_path(copy).unlink()
-    data = copy.read_bytes()
+def test_every_cut_is_refused(beton_copy):
+    manifest_path(beton_copy).unlink()
+    data = beton_copy.read_bytes()
     rng = np.random.default_rng(0)
     lengths = [24, RECORDS_AT, len(data) - 1, *rng.integers(0, len(data), 50)]
     for length in lengths:
-        copy.write_bytes(data[:length])
+        beton_copy.write_bytes(data[:length])
         with pytest.raises(BetonError, match=r"copy\.beton"):
-            open_beton(copy)
+            open_beton(beton_copy)
 
 
-def test_flipped_bits_in_header_and_tables_never_do_harm(copy):
-    manifest_path(copy).unlink()
-    data = copy.read_bytes()
+def test_flipped_bits_in_header_and_tables_never_do_harm(beton_copy):
+    manifest_path(beton_copy).unlink()
+    data = beton_copy.read_bytes()
     table_at = int(np.frombuffer(data[:24], HeaderType)[0]["alloc_table_ptr"])
     rng = np.random.default_rng(0)
     records = range(RECORDS_AT, RECORDS_AT + NUM_TRAIN * RECORD_BYTES)
@@ -150,28 +141,28 @@ def test_flipped_bits_in_header_and_tables_never_do_harm(copy):
     opened = 0
     for place in rng.choice(places, 300):
         byte = data[place] ^ (1 << rng.integers(0, 8))
-        patch(copy, int(place), bytes([byte]))
+        patch(beton_copy, int(place), bytes([byte]))
         try:
-            open_beton(copy)
+            open_beton(beton_copy)
             opened += 1  # a JPEG's stored size, or a padding byte, may change unnoticed
         except BetonError:
             pass
-        patch(copy, int(place), data[place : place + 1])
+        patch(beton_copy, int(place), data[place : place + 1])
     assert opened < 100
-    open_beton(copy)
+    open_beton(beton_copy)
 
 
 @pytest.mark.parametrize(
     ("field", "value"), [("ptr", 2**63), ("size", 2**63), ("size", 0), ("ptr", 8), ("sample_id", 5)]
 )
-def test_hostile_table_is_refused(copy, field, value):
-    manifest_path(copy).unlink()
-    data = copy.read_bytes()
+def test_hostile_table_is_refused(beton_copy, field, value):
+    manifest_path(beton_copy).unlink()
+    data = beton_copy.read_bytes()
     table_at = int(np.frombuffer(data[:24], HeaderType)[0]["alloc_table_ptr"])
     offset = table_at + 3 * ALLOC_TABLE_TYPE.itemsize + ALLOC_TABLE_TYPE.fields[field][1]
-    patch(copy, offset, int(value).to_bytes(8, "little"))
+    patch(beton_copy, offset, int(value).to_bytes(8, "little"))
     with pytest.raises(BetonError):
-        open_beton(copy)
+        open_beton(beton_copy)
 
 
 def test_raw_image_of_the_wrong_size_is_refused(tmp_path, stock_beton):
@@ -207,11 +198,11 @@ def test_negative_label_is_refused(tmp_path):
         ({"unknown": 0}, "expected a manifest"),
     ],
 )
-def test_manifest_of_another_beton_is_refused(copy, change, message):
-    record = json.loads(manifest_path(copy).read_text()) | change
-    manifest_path(copy).write_text(json.dumps(record))
+def test_manifest_of_another_beton_is_refused(beton_copy, change, message):
+    record = json.loads(manifest_path(beton_copy).read_text()) | change
+    manifest_path(beton_copy).write_text(json.dumps(record))
     with pytest.raises(BetonError, match=message):
-        open_beton(copy)
+        open_beton(beton_copy)
 
 
 @pytest.mark.parametrize(
@@ -228,10 +219,10 @@ def test_manifest_of_another_beton_is_refused(copy, change, message):
         "9" * 5000,
     ],
 )
-def test_damaged_manifest_is_refused(copy, text):
-    manifest_path(copy).write_text(text)
+def test_damaged_manifest_is_refused(beton_copy, text):
+    manifest_path(beton_copy).write_text(text)
     with pytest.raises(BetonError, match="expected a manifest"):
-        load_manifest(copy)
+        load_manifest(beton_copy)
 
 
 @pytest.mark.parametrize(
@@ -266,29 +257,29 @@ def test_damaged_manifest_is_refused(copy, text):
         ("sample_crc32", ["A"]),
     ],
 )
-def test_hostile_value_in_manifest_is_refused_in_one_line(copy, capsys, key, value):
-    record = json.loads(manifest_path(copy).read_text())
+def test_hostile_value_in_manifest_is_refused_in_one_line(beton_copy, capsys, key, value):
+    record = json.loads(manifest_path(beton_copy).read_text())
     assert key in record
-    manifest_path(copy).write_text(json.dumps(record | {key: value}))
+    manifest_path(beton_copy).write_text(json.dumps(record | {key: value}))
     with pytest.raises(SystemExit), one_line_errors():
-        load_manifest(copy)
+        load_manifest(beton_copy)
     message = capsys.readouterr().err
-    assert message.startswith(f"error: {manifest_path(copy)}: expected a manifest")
+    assert message.startswith(f"error: {manifest_path(beton_copy)}: expected a manifest")
     assert message[:-1].isprintable()
     assert len(message) < 600
 
 
-def test_huge_manifest_is_not_read(copy, monkeypatch):
-    monkeypatch.setattr("ffvit.data.manifest._SMALL_BYTES", 100 - copy.stat().st_size // 4)
+def test_huge_manifest_is_not_read(beton_copy, monkeypatch):
+    monkeypatch.setattr("ffvit.data.manifest._SMALL_BYTES", 100 - beton_copy.stat().st_size // 4)
     with pytest.raises(BetonError, match="got more than 100 bytes"):
-        load_manifest(copy)
+        load_manifest(beton_copy)
 
 
-def test_manifest_makes_nothing_else_be_opened(copy):
-    record = json.loads(manifest_path(copy).read_text())
+def test_manifest_makes_nothing_else_be_opened(beton_copy):
+    record = json.loads(manifest_path(beton_copy).read_text())
     record["options"] |= {"data_dir": "/etc/passwd", "out_dir": "../.."}
     record |= {"source": "/etc/passwd", "split": "../../val", "skipped": [["/etc/passwd", ""]]}
-    manifest_path(copy).write_text(json.dumps(record))
+    manifest_path(beton_copy).write_text(json.dumps(record))
     opened = set()
     active = True
 
@@ -297,22 +288,22 @@ def test_manifest_makes_nothing_else_be_opened(copy):
             opened.add(str(arguments[0]))
 
     sys.addaudithook(note)  # it cannot be taken away again
-    info = open_beton(copy)
-    describe_beton(copy)
+    info = open_beton(beton_copy)
+    describe_beton(beton_copy)
     active = False
     assert info.num_samples == NUM_TRAIN
-    assert opened == {str(copy), str(manifest_path(copy))}
+    assert opened == {str(beton_copy), str(manifest_path(beton_copy))}
 
 
-def test_tables_larger_than_memory_are_not_read(copy, monkeypatch):
+def test_tables_larger_than_memory_are_not_read(beton_copy, monkeypatch):
     for memory_bytes, is_enough in ((96 * NUM_TRAIN, True), (96 * NUM_TRAIN - 1, False)):
         sizes = {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": memory_bytes}
         monkeypatch.setattr("ffvit.data.tables.os.sysconf", sizes.get)
         if is_enough:
-            open_beton(copy)
+            open_beton(beton_copy)
             continue
         with pytest.raises(BetonError, match="more than half of this machine's memory"):
-            open_beton(copy)
+            open_beton(beton_copy)
 
 
 @pytest.mark.data

@@ -25,14 +25,6 @@ class Images:
         return np.asarray(gradient(31 + index, 43)), index
 
 
-@pytest.fixture
-def copy(tiny_beton, tmp_path) -> Path:
-    path = tmp_path / "copy.beton"
-    path.write_bytes(tiny_beton.read_bytes())
-    manifest_path(path).write_bytes(manifest_path(tiny_beton).read_bytes())
-    return path
-
-
 def write_stock(path: Path, mode: str) -> None:
     fields = {"image": RGBImageField(mode), "label": IntField()}
     writer = DatasetWriter(str(path), fields, page_size=1 << 21, num_workers=1)
@@ -68,38 +60,38 @@ def test_sound_stock_beton_has_no_findings_and_is_said_to_be_half_checked(tmp_pa
     assert ("raw pixels" in text) == (mode == "raw")
 
 
-def test_every_bad_sample_is_named_once_in_order_with_its_class(copy):
+def test_every_bad_sample_is_named_once_in_order_with_its_class(beton_copy):
     for sample in (51, 3, 40):
-        flip_image(copy, sample)
-    tables = read_tables(copy)
-    overwrite(copy, int(tables.pointers[3]), bytes(20))
-    result = verify_beton(copy)
+        flip_image(beton_copy, sample)
+    tables = read_tables(beton_copy)
+    overwrite(beton_copy, int(tables.pointers[3]), bytes(20))
+    result = verify_beton(beton_copy)
     assert [finding.sample for finding in result.findings] == [3, 40, 51]
     assert "not a JPEG" in result.findings[0].reason
     assert all("not those that were written" in found.reason for found in result.findings)
     lines = describe(result).splitlines()
-    assert lines[0] == f"{copy}: 3 of {NUM_TRAIN} images are bad"
+    assert lines[0] == f"{beton_copy}: 3 of {NUM_TRAIN} images are bad"
     label = int(tables.labels[51])
     assert lines[-1].startswith(f"  sample 51, label {label} (class_{label}): its bytes")
 
 
-def test_undecodable_image_is_found_without_a_manifest(copy):
-    manifest_path(copy).unlink()
-    tables = read_tables(copy)
-    overwrite(copy, int(tables.pointers[7]) + int(tables.sizes[7]) - 200, bytes(100))
-    result = verify_beton(copy)
+def test_undecodable_image_is_found_without_a_manifest(beton_copy):
+    manifest_path(beton_copy).unlink()
+    tables = read_tables(beton_copy)
+    overwrite(beton_copy, int(tables.pointers[7]) + int(tables.sizes[7]) - 200, bytes(100))
+    result = verify_beton(beton_copy)
     assert [finding.sample for finding in result.findings] == [7]
     assert "damaged" in result.findings[0].reason
 
 
-def test_jpeg_of_another_size_than_its_record_says_is_found(copy):
+def test_jpeg_of_another_size_than_its_record_says_is_found(beton_copy):
     # Another file of at most the same length in the sample's place.
-    tables = read_tables(copy)
+    tables = read_tables(beton_copy)
     other = encode(gradient(16, 16), quality=30)
     assert len(other) <= tables.sizes[9]
-    overwrite(copy, int(tables.pointers[9]), other)
-    manifest_path(copy).unlink()
-    assert "width and height" in verify_beton(copy).findings[0].reason
+    overwrite(beton_copy, int(tables.pointers[9]), other)
+    manifest_path(beton_copy).unlink()
+    assert "width and height" in verify_beton(beton_copy).findings[0].reason
 
 
 @pytest.mark.parametrize("place", ["begin", "first gap", "last gap", "end"])
@@ -139,14 +131,14 @@ def test_pieces_cover_every_byte_and_every_sample_once(tmp_path, monkeypatch, mo
         assert verify_beton(tmp_path / "a.beton").findings == []
 
 
-def test_command_lists_all_betons_and_ends_with_status_2(copy, tiny_beton, tmp_path, capsys):
-    flip_image(copy, 3)
+def test_command_lists_all_betons_and_ends_with_status_2(beton_copy, tiny_beton, tmp_path, capsys):
+    flip_image(beton_copy, 3)
     (tmp_path / "empty.beton").touch()
     with pytest.raises(SystemExit) as info:
-        main(["verify", str(copy), str(tmp_path / "empty.beton"), str(tiny_beton)])
+        main(["verify", str(beton_copy), str(tmp_path / "empty.beton"), str(tiny_beton)])
     assert info.value.code == 2
     out, err = capsys.readouterr()
-    assert f"{copy}: 1 of {NUM_TRAIN} images is bad" in out
+    assert f"{beton_copy}: 1 of {NUM_TRAIN} images is bad" in out
     assert "sample 3, " in out
     assert "got an empty file" in out
     assert f"{tiny_beton}: no image is bad" in out

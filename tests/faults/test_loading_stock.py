@@ -156,7 +156,7 @@ next(iterator)
 while not iterator.output_queue.full():
     time.sleep(0.05)
 time.sleep(0.2)
-os.truncate(sys.argv[1], 1 << 20)
+os.truncate(sys.argv[1], 4096)
 for _ in iterator:
     pass
 """

@@ -6,6 +6,7 @@ Prints one JSON object: "<num_samples>/<world_size>" -> the result of each rank.
 import json
 import os
 import sys
+import traceback
 from pathlib import Path
 
 CASES = [(num, world) for world in (1, 2, 3, 5) for num in (1, 2, 7, 24)]
@@ -26,6 +27,8 @@ def main(folder):
                 try:
                     evaluate(folder / name, num_samples, rank, world_size)
                     status = 0
+                except Exception:  # noqa: BLE001 - the parent sees the status
+                    traceback.print_exc()
                 finally:
                     os._exit(status)
             children.append(pid)
@@ -41,7 +44,7 @@ def evaluate(path, num_samples, rank, world_size):
     if world_size > 1:
         dist.init_process_group("gloo", f"file://{path}.store", rank=rank, world_size=world_size)
     ranks = Ranks(rank, rank, world_size, world_size, device)
-    order = exact_cover_order(num_samples, rank, world_size)
+    order = exact_cover_order(num_samples, BATCH_SIZE, rank, world_size)
 
     class Batches(list):
         resolution = 1
@@ -49,8 +52,9 @@ def evaluate(path, num_samples, rank, world_size):
         def __iter__(self):
             yield from super().__iter__()
 
-    samples = torch.tensor(order.samples).split(BATCH_SIZE) if len(order.samples) else ()
-    batches = Batches((share[:, None].float(), share % NUM_CLASSES) for share in samples)
+    samples = torch.tensor(order.samples, dtype=torch.int64)
+    shares = samples.split(BATCH_SIZE) if len(samples) else ()
+    batches = Batches((share[:, None].float(), share % NUM_CLASSES) for share in shares)
     turns = []
     trainer = Trainer(
         Guess(),

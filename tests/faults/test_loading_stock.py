@@ -47,6 +47,16 @@ def epoch_images(path):
 sound = epoch_images(path)
 seen["same crops for the same seeds"] = bool((sound == epoch_images(path)).all())
 
+def resident_mb():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+before, resident = threading.active_count(), resident_mb()
+for _ in range(100):
+    for _ in loader:
+        pass
+time.sleep(0.5)
+seen["threads left by 100 epochs"] = threading.active_count() - before
+seen["grows by over 10 MB in 100 epochs"] = resident_mb() - resident > 10
+
 before = threading.active_count()
 for _ in range(20):
     for _ in loader:
@@ -134,6 +144,8 @@ def test_stock_ffcv_as_observed(betons, tmp_path):
     assert seen == {
         "distinct of 16 kept batches": 5,
         "same crops for the same seeds": False,
+        "threads left by 100 epochs": 0,
+        "grows by over 10 MB in 100 epochs": False,
         "threads left by 20 early breaks": 20,
         "image shown for damaged sample 12": 7,
         "labels after the swap are the old file's": True,

@@ -52,11 +52,14 @@ class Images:
         return np.full((self.side, self.side, 3), index % 256, dtype=np.uint8), index
 
 
-def write(folder: Path, images: Images) -> None:
+def write_to(path: str, images: Images) -> None:
     fields = {"image": RGBImageField(), "label": IntField()}
-    path = str(folder / "a.beton")
     writer = DatasetWriter(path, fields, page_size=1 << 21, num_workers=2)
     writer.from_indexed_dataset(images, chunksize=5)
+
+
+def write(folder: Path, images: Images) -> None:
+    write_to(str(folder / "a.beton"), images)
 
 
 def kill_worker() -> None:
@@ -76,6 +79,14 @@ def write_with_quota(folder: Path) -> None:
     write(folder, Images())
 
 
+def write_while_another_does(folder: Path) -> None:
+    if os.fork() == 0:
+        time.sleep(0.5)
+        write(folder, Images())
+        os._exit(0)
+    write(folder, Images(delay_s=0.1))
+
+
 def write_with_small_shared_memory(folder: Path) -> None:
     ctypes.CDLL(None).unshare(0x20000)  # CLONE_NEWNS: the other cases keep theirs
     mount_tmpfs(Path("/dev/shm"), "size=256k")
@@ -89,6 +100,7 @@ CASES: dict[str, tuple[Callable[[Path], None], int]] = {
     "source removed": (lambda folder: write(folder, Images(remove_source)), 0),
     "disk full": (lambda folder: write(folder, Images()), 0),
     "quota": (write_with_quota, 0),
+    "two writers": (write_while_another_does, 0),
     "small shared memory": (write_with_small_shared_memory, 0),
     "Ctrl-C": (lambda folder: write(folder, Images(delay_s=0.2)), signal.SIGINT),
     "SIGTERM": (lambda folder: write(folder, Images(delay_s=0.2)), signal.SIGTERM),

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ffcv.reader import Reader
 
 SCRIPT = Path(__file__).with_name("stock_writing.py")
 
@@ -27,3 +28,14 @@ def test_stock_writer_hangs_destroys_the_old_beton_and_leaves_workers_behind(tmp
     for report in reports.values():
         assert not report["old_is_there"]
         assert report["opens"]  # without complaint, though it was never finished
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_stock_writer_works_with_every_start_method(method, tmp_path):
+    script = SCRIPT.with_name("stock_start_method.py")
+    path = tmp_path / "a.beton"
+    command = [sys.executable, str(script), method, str(path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    assert result.returncode == 0, result.stderr
+    assert Reader(str(path)).num_samples == int(result.stdout)

@@ -197,7 +197,9 @@ int64_t ffvit_decode_batch(int64_t pool, int64_t num_jobs, const void* jobs, int
     return num_jobs;
   }
   std::atomic<int64_t> num_failed{0};
-  const std::vector<int64_t> order = ffvit::costliest_first(rows, num_jobs);
+  // One thread alone has nobody to wait for.
+  std::vector<int64_t> order;
+  if (engine->workers.size() > 1) order = ffvit::costliest_first(rows, num_jobs);
 
   engine->pool.run(num_jobs, [&](int64_t turn, int64_t thread) {
     const int64_t index = order.empty() ? turn : order[static_cast<size_t>(turn)];

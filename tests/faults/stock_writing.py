@@ -27,12 +27,16 @@ PATIENCE_S = 8
 NUM_IMAGES = 40
 
 
+def do_nothing() -> None:
+    pass
+
+
 class Images:
     """Images of which one may do something else."""
 
     def __init__(
         self,
-        fail: Callable[[], None] = lambda: None,
+        fail: Callable[[], None] = do_nothing,
         delay_s: float = 0.0,
         side: int = 100,
         num_images: int = NUM_IMAGES,

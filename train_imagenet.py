@@ -7,6 +7,7 @@
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from ffvit import schedules
 from ffvit.checkpoint import CheckpointFolder
 from ffvit.config import load_train_config, to_dict
 from ffvit.contact_sheet import save_contact_sheet
-from ffvit.data.augment import normalize
+from ffvit.data.augment import augment, normalize
 from ffvit.data.beton import check_same_classes
 from ffvit.data.loader import Loader, create_train_loader, create_val_loader
+from ffvit.data.mix import Mixing, check_mixing
 from ffvit.distributed import Ranks, join_ranks
 from ffvit.environment import describe_environment
 from ffvit.errors import one_line_errors
@@ -53,6 +55,8 @@ def main(config: TrainConfig, folder: Path, ranks: Ranks) -> None:
     check_same_classes(train_loader.info, val_loader.info)
     train_loader.check_labels(num_classes)
     val_loader.check_labels(num_classes)
+    check_mixing(config.augment, train_loader.batch_size)
+    mixing = Mixing(config.augment, num_classes, config.training.seed)
     steps_per_epoch = len(train_loader) // config.training.accumulation_steps
 
     # Model and optimizer.
@@ -87,6 +91,7 @@ def main(config: TrainConfig, folder: Path, ranks: Ranks) -> None:
             ranks,
             num_classes,
             prepare=normalize,
+            augment=partial(augment, mixing=mixing),
             learning_rate=lambda step: schedules.learning_rate(
                 step, steps_per_epoch, config.lr, epochs, lr_scale
             ),

@@ -41,6 +41,17 @@ class DataSection:
 
 
 @dataclasses.dataclass(frozen=True)
+class AugmentSection:
+    """What is done to training images on the device."""
+
+    mixup: float = option(0.0, "alpha of mixup's Beta distribution; 0: no mixup")
+    cutmix: float = option(0.0, "alpha of CutMix's Beta distribution; 0: no CutMix")
+    mixup_prob: float = option(1.0, "share of the groups that are mixed, by either")
+    mixup_switch_prob: float = option(0.5, "of those, the share that gets CutMix if both are on")
+    mixup_group: int = option(128, "consecutive images that share a draw, mixed with each other")
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelSection:
     """Which network is trained."""
 
@@ -143,6 +154,7 @@ class TrainConfig:
     """All that `train_imagenet.py` reads."""
 
     data: DataSection = DataSection()
+    augment: AugmentSection = AugmentSection()
     model: ModelSection = ModelSection()
     resolution: ResolutionSection = ResolutionSection()
     lr: LrSection = LrSection()

@@ -54,7 +54,9 @@ class Trainer:
         section: The training options.
         ranks: This process among the others.
         num_classes: Of the model's head.
-        prepare: (B, H, W, 3) uint8 images -> what the model takes.
+        prepare: (B, H, W, 3) uint8 images -> what the model takes, in evaluation.
+        augment: A training batch and its epoch -> what the model takes, and (B,) labels or
+            (B, num_classes) shares of each class.
         learning_rate: Step -> learning rate.
         log: Gets a record at every log interval, and shows the progress.
         log_interval: Updates between two looks at the loss.
@@ -74,6 +76,7 @@ class Trainer:
         ranks: Ranks,
         num_classes: int,
         prepare: Callable[[torch.Tensor], torch.Tensor],
+        augment: Callable[[Any, int], tuple[torch.Tensor, torch.Tensor]],
         learning_rate: Callable[[int], float],
         log: RunLog,
         log_interval: int,
@@ -89,6 +92,7 @@ class Trainer:
         self._ranks = ranks
         self._num_classes = num_classes
         self._prepare = prepare
+        self._augment = augment
         self._learning_rate = learning_rate
         self._log = log
         self._log_interval = log_interval
@@ -158,13 +162,14 @@ class Trainer:
         for micro in range(section.accumulation_steps):
             self._pace()
             with self._tally.waiting():
-                images, labels = next(source)[:2]  # type: ignore[call-overload]
+                batch = next(source)  # type: ignore[call-overload]
             is_last = micro == section.accumulation_steps - 1
             with self._without_sync(is_last):
                 with self._autocast():
-                    logits = self._outer(self._prepare(images))
+                    inputs, targets = self._augment(batch, self._tally.epoch)
+                    logits = self._outer(inputs)
                 loss = F.cross_entropy(
-                    logits.float(), labels, label_smoothing=section.label_smoothing
+                    logits.float(), targets, label_smoothing=section.label_smoothing
                 )
                 loss = loss / section.accumulation_steps
                 loss.backward()  # type: ignore[no-untyped-call]

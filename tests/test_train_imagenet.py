@@ -38,6 +38,7 @@ def config_path(tiny_betons, tmp_path_factory):
             "depth": 2,
             "drop_rate": 0.1,
         },
+        "augment": {"mixup": 0.8, "cutmix": 1.0, "mixup_group": 4},
         "resolution": {"min_res": 32, "max_res": 48, "start_ramp": 1, "end_ramp": 2, "multiple": 8},
         "training": {"epochs": 4, "global_batch_size": 8, "ema_decay": 0.9},
         "lr": {"lr": 0.003, "warmup_epochs": 1},

@@ -80,6 +80,7 @@ def trainer(section=SECTION, model=None, lr=3e-3, log_interval=4, log=None):
         RANKS,
         NUM_CLASSES,
         prepare=prepare,
+        augment=lambda batch, _: (prepare(batch[0]), batch[1]),
         learning_rate=lr if callable(lr) else lambda _: lr,
         log=log or Log(),
         log_interval=log_interval,
@@ -166,11 +167,11 @@ def test_non_finite_loss_names_its_step():
     model = network(drop_rate=0.0)
     subject = trainer(model=model)
 
-    def poison(images):
-        inputs = prepare(images)
-        return inputs * float("nan") if subject.step == 2 else inputs
+    def poison(batch, _):
+        inputs = prepare(batch[0])
+        return (inputs * float("nan") if subject.step == 2 else inputs), batch[1]
 
-    subject._prepare = poison
+    subject._augment = poison
     with pytest.raises(DivergenceError, match=r"got nan in step 3 \(epoch 1"):
         subject.train_epoch(batches, 0)
 
@@ -303,6 +304,6 @@ def save(subject):
 
 def test_a_state_that_is_not_finite_is_not_given_out():
     subject = trainer(model=network(drop_rate=0.0), log_interval=100)
-    subject._prepare = lambda images: prepare(images) * float("nan")
+    subject._augment = lambda batch, _: (prepare(batch[0]) * float("nan"), batch[1])
     with pytest.raises(DivergenceError, match=r"got nan in step 1 \(epoch 1"):
         subject.train_epoch(Batches(), 0, lambda: save(subject))

@@ -38,11 +38,13 @@ class Batch(NamedTuple):
         images: (B, S, S, 3) uint8 RGB on the loader's device.
         labels: (B,) int64, there too.
         samples: (B,) int32 array on the host: which samples of the data set these are.
+        position: Of the first of them in the epoch's global order.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
     samples: Samples
+    position: int
 
 
 @dataclass
@@ -109,7 +111,9 @@ class _Producer(threading.Thread):
             samples = self._order.samples[index * batch_size : (index + 1) * batch_size]
             with self._on_stream(slot, events[slot]):
                 result, shown = self._pipeline.run(samples, position, buffers, slot)
-            if not self._put((slot, Batch(*result, shown), int((shown != samples).sum()))):
+            if not self._put(
+                (slot, Batch(*result, shown, position), int((shown != samples).sum()))
+            ):
                 return
             if self._is_cuda:
                 # This batch was taken up, so all work on the one `BATCHES_AHEAD + 1` before is
@@ -217,7 +221,8 @@ class EpochIterator:
         self._progress.next_batch += 1
         self._progress.num_skipped += num_skipped
         if self._copy:
-            return Batch(batch.images.clone(), batch.labels.clone(), batch.samples.copy())
+            images, labels = batch.images.clone(), batch.labels.clone()
+            return Batch(images, labels, batch.samples.copy(), batch.position)
         return batch  # type: ignore[no-any-return]
 
     def _wait(self) -> Any:

@@ -18,6 +18,7 @@ PURPOSE_FLIP = 1
 PURPOSE_ORDER = 2
 PURPOSE_BLOCK = 3
 PURPOSE_REPLACEMENT = 4
+PURPOSE_MIX = 5
 
 _MAX_TRIES = 10  # as torchvision's RandomResizedCrop
 

@@ -63,6 +63,7 @@ def evaluate(path, num_samples, rank, world_size):
         Ranks(0, 0, 1, 1, device),
         NUM_CLASSES,
         prepare=lambda images: images,
+        augment=lambda batch, _: batch,
         learning_rate=lambda _: 0.0,
         log=None,
         log_interval=1,

@@ -209,7 +209,7 @@ def _record_images(path):
     import train_imagenet  # noqa: PLC0415
     from ffvit.trainer import Trainer  # noqa: PLC0415
 
-    update, normalize, step = Trainer._update, train_imagenet.normalize, []
+    update, augment, step = Trainer._update, train_imagenet.augment, []
 
     def recording_update(self, *arguments):
         step[:] = [self.step]
@@ -217,14 +217,14 @@ def _record_images(path):
         step.clear()
         return loss
 
-    def recording_normalize(images):
+    def recording_augment(batch, *arguments, **options):
         if step:
-            checksums = [zlib.crc32(image.numpy().tobytes()) for image in images]
+            checksums = [zlib.crc32(image.numpy().tobytes()) for image in batch.images]
             with open(path, "a") as file:  # noqa: PTH123
                 file.write(json.dumps([*step, *checksums]) + "\n")
-        return normalize(images)
+        return augment(batch, *arguments, **options)
 
-    Trainer._update, train_imagenet.normalize = recording_update, recording_normalize
+    Trainer._update, train_imagenet.augment = recording_update, recording_augment
 
 
 def _status(pid):

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.stats import kstest
-from timm.data.mixup import Mixup, cutmix_bbox_and_lam
+from timm.data.mixup import Mixup, cutmix_bbox_and_lam, mixup_target
+from timm.loss import SoftTargetCrossEntropy
 
 from ffvit.data.mix import Mixing, check_mixing
 from ffvit.errors import ConfigError
@@ -72,6 +74,17 @@ def test_the_result_is_timms_for_the_same_draw():
     theirs, their_targets = timm(images.clone(), labels)
     torch.testing.assert_close(mixed, theirs, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(targets, their_targets, rtol=1e-4, atol=1e-5)
+
+
+def test_the_loss_with_label_smoothing_is_timms():
+    """timm smooths its targets; the trainer gives torch's loss shares without, and smoothing."""
+    images, labels = batch(GROUP)
+    _, targets = Mixing(section(mixup=0.3), CLASSES, 7)(images, labels, 3, 40)
+    share = targets[0, labels[0]].item()
+    theirs = mixup_target(labels, CLASSES, share, smoothing=0.1)
+    logits = torch.randn(GROUP, CLASSES, generator=torch.Generator().manual_seed(1))
+    loss = F.cross_entropy(logits, targets, label_smoothing=0.1)
+    torch.testing.assert_close(loss, SoftTargetCrossEntropy()(logits, theirs))
 
 
 @pytest.mark.parametrize("alpha", [0.2, 0.8, 1.0])

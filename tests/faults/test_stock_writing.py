@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from ffcv.reader import Reader
 
+NUM_SECOND = 30  # as in the script
 SCRIPT = Path(__file__).with_name("stock_writing.py")
 
 
@@ -27,7 +28,10 @@ def test_stock_writer_hangs_destroys_the_old_beton_and_leaves_workers_behind(tmp
         assert reports[name]["outlived"] >= 2  # its workers
     for report in reports.values():
         assert not report["old_is_there"]
-        assert report["opens"]  # without complaint, though it was never finished
+        assert report["num_samples"] is not None  # no complaint, though it was never finished
+    assert (
+        reports["two writers"]["num_samples"] == NUM_SECOND
+    )  # the second's, while the first hangs
 
 
 @pytest.mark.fault

@@ -192,7 +192,7 @@ STOCK = {
     "2^40 samples promised": "raises MemoryError",
     "pages of 0 bytes": "raises OverflowError",
     "pointer at another image": None,
-    "raw image too large": "killed by SIGSEGV",
+    "raw image too large": None,
     "raw image too high": "hangs",
     "label of 2^40": None,
     "erased begin": None,
@@ -214,6 +214,8 @@ def stock(tmp_path_factory) -> dict[str, object]:
 def test_stock_ffcv_crashes_hangs_or_raises(stock):
     expected = {name: outcome for name, outcome in STOCK.items() if outcome}
     assert {name: stock[name] for name in expected} == expected
+    # It overwrites what lies behind its buffer: which of the two depends on what that is.
+    assert stock["raw image too large"] in {"killed by SIGSEGV", "killed by SIGABRT"}
 
 
 @pytest.mark.fault

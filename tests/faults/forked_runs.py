@@ -95,6 +95,7 @@ def _serve(config_path):
     import torch  # noqa: PLC0415 - the client needs none of this
 
     import train_imagenet  # noqa: PLC0415
+    from ffvit import assembly  # noqa: PLC0415
     from ffvit.config import load_train_config  # noqa: PLC0415
     from ffvit.distributed import Ranks  # noqa: PLC0415
 
@@ -102,11 +103,11 @@ def _serve(config_path):
     loaders = {}
     for rank, world_size in RANKS_OF_WORLDS:
         ranks = Ranks(rank, rank, world_size, world_size, torch.device("cpu"))
-        loaders[rank, world_size] = train_imagenet.create_loaders(config, 32, ranks)
+        loaders[rank, world_size] = assembly.create_loaders(config, 32, ranks)
         for loader in loaders[rank, world_size]:
             next(iter(loader))  # compiles
             loader.close()
-    train_imagenet.create_loaders = lambda _1, _2, ranks: loaders[ranks.rank, ranks.world_size]
+    assembly.create_loaders = lambda _1, _2, ranks: loaders[ranks.rank, ranks.world_size]
     train_imagenet.report = lambda *_: None
     train_imagenet.save_contact_sheet = lambda *_: None
     sys.stdout.write('"ready"\n')
@@ -206,10 +207,10 @@ def _fill_disk(path):
 
 def _record_images(path):
     """Write the checksums of the images of each update, one line per micro-batch."""
-    import train_imagenet  # noqa: PLC0415
+    from ffvit import assembly  # noqa: PLC0415
     from ffvit.trainer import Trainer  # noqa: PLC0415
 
-    update, augment, step = Trainer._update, train_imagenet.augment, []
+    update, augment, step = Trainer._update, assembly.augment, []
 
     def recording_update(self, *arguments):
         step[:] = [self.step]
@@ -224,7 +225,7 @@ def _record_images(path):
                 file.write(json.dumps([*step, *checksums]) + "\n")
         return augment(batch, *arguments, **options)
 
-    Trainer._update, train_imagenet.augment = recording_update, recording_augment
+    Trainer._update, assembly.augment = recording_update, recording_augment
 
 
 def _status(pid):

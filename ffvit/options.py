@@ -91,10 +91,12 @@ class LrSection:
     base_batch_size: int = option(
         0, "the batch lr is stated for, scaled linearly to the run's; 0: the run's own"
     )
-    schedule: str = option("linear", "after the warm-up: linear or cosine to min_lr, or step")
+    schedule: str = option(
+        "linear", "after the warm-up: linear or cosine to min_lr, or step; or deit, by epoch"
+    )
     warmup_epochs: float = option(0.0, "epochs of linear warm-up")
-    warmup_lr: float = option(0.0, "learning rate at step 0 of the warm-up, scaled like lr")
-    min_lr: float = option(0.0, "learning rate at the end of linear and cosine, scaled like lr")
+    warmup_lr: float = option(0.0, "learning rate at step 0, scaled like lr (not for deit)")
+    min_lr: float = option(0.0, "learning rate at the end, scaled like lr (not for deit or step)")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ import math
 from ffvit.errors import ConfigError
 from ffvit.options import LrSection, ResolutionSection
 
-LR_SCHEDULES = ("linear", "cosine", "step")
+LR_SCHEDULES = ("linear", "cosine", "step", "deit")
 STEP_RATIO = 0.1
 
 
@@ -21,17 +21,20 @@ def learning_rate(
 
     It rises linearly from `warmup_lr` to `lr` over `warmup_epochs`, then falls to `min_lr` at the
     end of the run (linear, cosine), or to a tenth after each third of the run (step), as 30, 60, 90
-    epochs did for ResNets. With `warmup_epochs=2` and `warmup_lr=1e-4*lr`, linear is
-    ffcv-imagenet's cyclic schedule to rounding, as that interpolates between the values of
-    consecutive epochs and has its peak on a whole one.
+    epochs did for ResNets; or it is `deit_learning_rate`. With `warmup_epochs=2` and
+    `warmup_lr=1e-4*lr`, linear is ffcv-imagenet's cyclic schedule to rounding, as that interpolates
+    between the values of consecutive epochs and has its peak on a whole one.
 
     Args:
         step: Number of updates made before this one; past the end of the run the end's value.
         steps_per_epoch: Optimizer updates per epoch.
         lr: The section; it must have passed `check_lr`.
         epochs: Length of the run.
-        scale: The run's global batch divided by `base_batch_size`; multiplies all three rates.
+        scale: The run's global batch divided by `base_batch_size`; multiplies all three rates, with
+            `deit` the peak alone.
     """
+    if lr.schedule == "deit":
+        return deit_learning_rate(step // steps_per_epoch, lr, epochs, scale)
     epoch = step / steps_per_epoch
     if epoch < lr.warmup_epochs:
         rate = lr.warmup_lr + (lr.lr - lr.warmup_lr) * (epoch / lr.warmup_epochs)
@@ -46,6 +49,24 @@ def learning_rate(
             remaining = (1 - math.cos(math.pi * remaining)) / 2
         rate = lr.min_lr + (lr.lr - lr.min_lr) * remaining
     return scale * rate
+
+
+def deit_learning_rate(epoch: int, lr: LrSection, epochs: int, scale: float) -> float:
+    """Return the learning rate of a whole epoch as DeiT's program runs it, which FF models used.
+
+    It differs from `cosine` in four ways. The rate changes between epochs only. It is set at the
+    end of an epoch to the value for the number of that epoch, so every value comes one epoch late
+    and the first two epochs run at `warmup_lr`. The cosine begins at epoch 0, not at the end of the
+    warm-up, so `lr` itself is never reached. The batch scales `lr`, but neither `warmup_lr` nor
+    `min_lr`.
+
+    Source: facebookresearch/deit@2f76ec6, main.py, with timm 0.3.2's CosineLRScheduler.
+    """
+    late = min(max(epoch - 1, 0), epochs)
+    peak = scale * lr.lr
+    if late < lr.warmup_epochs:
+        return lr.warmup_lr + (peak - lr.warmup_lr) * late / lr.warmup_epochs
+    return lr.min_lr + (peak - lr.min_lr) * (1 + math.cos(math.pi * late / epochs)) / 2
 
 
 def resolution(epoch: int, section: ResolutionSection) -> int:

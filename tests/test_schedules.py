@@ -98,6 +98,18 @@ def test_step_schedule_falls_after_each_third_of_the_run():
     assert rates == pytest.approx([0, 1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
+def test_deit_schedule_runs_two_epochs_at_the_warm_ups_start_and_scales_the_peak_alone():
+    """Rounded values of timm's scheduler, stepped as by DeiT's program."""
+    section = LrSection(
+        lr=5e-4, schedule="deit", warmup_epochs=5, warmup_lr=1e-6, min_lr=1e-5, base_batch_size=512
+    )
+    rates = [learning_rate(7 * epoch + 6, 7, section, 300, 2.0) for epoch in range(300)]
+    assert rates[:2] == [1e-6, 1e-6]
+    assert rates[2:7] == pytest.approx([2.0e-4, 4.0e-4, 6.0e-4, 8.0e-4, 9.99e-4], abs=5e-6)
+    assert rates[-1] == pytest.approx(1.01e-5, rel=2e-3)
+    assert rates == [learning_rate(7 * epoch, 7, section, 300, 2.0) for epoch in range(300)]
+
+
 @pytest.mark.parametrize(
     ("epochs", "epoch", "logged"),
     [

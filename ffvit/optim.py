@@ -28,11 +28,14 @@ NORM_TYPES = (
     SimpleNorm,
     SimpleNorm2d,
 )
-# Class tokens and position embeddings, as timm and the authors of the FF models name them.
-TOKEN_NAMES = {"cls_token", "dist_token", "reg_token", "pos_embed", "cls_pos_embed"}
+# As timm and the author of the FF models name them.
+TOKEN_NAMES = {"cls_token", "dist_token", "reg_token"}
+POSITION_NAMES = {"pos_embed", "cls_pos_embed"}
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, weight_decay: float, decay_positions: bool = False
+) -> list[dict[str, Any]]:
     """Split the trainable parameters into those that decay and those that do not.
 
     No decay for the parameters of norms (by module type), biases, parameters of one dimension,
@@ -42,6 +45,9 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     Args:
         model: The bare model, neither wrapped for distribution nor compiled.
         weight_decay: Decay of the first group.
+        decay_positions: Whether position embeddings are in the first group, whatever the model
+            names. The author of the FF models exempts "pos_embed", but his parameters are named
+            "pos_encoding.pos_embed" and ".cls_pos_embed", so they were decayed.
 
     Returns:
         At most two groups with `params` and `weight_decay`, in the order decayed, not decayed.
@@ -59,9 +65,11 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
                 isinstance(module, NORM_TYPES)
                 or parameter.ndim <= 1
                 or own_name.endswith("bias")
-                or own_name in TOKEN_NAMES
+                or own_name in TOKEN_NAMES | POSITION_NAMES
                 or any(fnmatch.fnmatchcase(name, pattern) for pattern in exempt_patterns)
             )
+            if decay_positions and own_name in POSITION_NAMES:
+                is_exempt = False
             (exempt if is_exempt else decayed)[parameter] = None
     groups = [
         {"params": list(decayed), "weight_decay": weight_decay},
@@ -79,8 +87,8 @@ def create_optimizer(
 
     Args:
         model: The bare model on `device`.
-        section: `optimizer`, `momentum` (beta1 of adamw; beta2 is 0.999, eps 1e-8) and
-            `weight_decay` are read.
+        section: `optimizer`, `momentum` (beta1 of adamw; beta2 is 0.999, eps 1e-8),
+            `weight_decay` and `decay_positions` are read.
         device: Where the parameters live.
 
     Raises:
@@ -99,7 +107,7 @@ def create_optimizer(
         raise ConfigError(
             f"training.weight_decay={section.weight_decay} is below 0; 0 turns the decay off."
         )
-    groups = parameter_groups(model, section.weight_decay)
+    groups = parameter_groups(model, section.weight_decay, section.decay_positions)
     is_fused = device.type == "cuda"
     if section.optimizer == "sgd":
         return torch.optim.SGD(

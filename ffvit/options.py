@@ -109,7 +109,10 @@ class TrainingSection:
     optimizer: str = option("adamw", "adamw or sgd (Nesterov off)")
     momentum: float = option(0.9, "momentum of sgd, beta1 of adamw")
     weight_decay: float = option(
-        0.05, "decoupled for adamw; never on norms, biases, cls token and positions"
+        0.05, "decoupled for adamw; never on norms, biases and the class token"
+    )
+    decay_positions: bool = option(
+        False, "decay position embeddings, too, as the FF models' author did"
     )
     label_smoothing: float = option(0.0, "probability mass spread over all classes")
     clip_grad: float = option(0.0, "largest gradient norm; 0: no clipping")

@@ -4,6 +4,7 @@ import pytest
 import timm
 import timm.layers.norm
 import torch
+from timm.optim import param_groups_weight_decay
 from torch import nn
 
 from ffvit.errors import ConfigError
@@ -14,10 +15,10 @@ from ffvit.options import ModelSection, TrainingSection
 CPU = torch.device("cpu")
 
 
-def names_by_decay(model):
+def names_by_decay(model, **options):
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     decayed, exempt = set(), set()
-    for group in parameter_groups(model, 0.25):
+    for group in parameter_groups(model, 0.25, **options):
         target = {0.25: decayed, 0.0: exempt}[group["weight_decay"]]
         target.update(names[id(parameter)] for parameter in group["params"])
     return decayed, exempt
@@ -30,6 +31,24 @@ def test_ff_tiny_decays_patch_mixing_and_head_weights_only():
     assert len(decayed) == 1 + 12 * 4 + 1
     assert len(exempt) == 153 - len(decayed)
     assert all(name.endswith("weight") and "norm" not in name for name in decayed)
+
+
+def test_positions_decay_on_demand_as_in_the_authors_run():
+    """timm's rule with the names that the author exempts, of which only cls_token exists."""
+    with torch.device("meta"):
+        model = create_model(ModelSection(name="ff_tiny_patch16_224"), 1000)
+    decayed, exempt = names_by_decay(model, decay_positions=True)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = param_groups_weight_decay(model, 0.25, no_weight_decay_list=("pos_embed", "cls_token"))
+    theirs = {
+        group["weight_decay"]: {names[id(parameter)] for parameter in group["params"]}
+        for group in groups
+    }
+    assert (decayed, exempt) == (theirs[0.25], theirs[0.0])
+    assert decayed - names_by_decay(model)[0] == {
+        "pos_encoding.pos_embed",
+        "pos_encoding.cls_pos_embed",
+    }
 
 
 def test_resnet50_decays_convolutions_and_the_classifier_only():
@@ -110,6 +129,16 @@ def test_frozen_parameters_are_in_no_group_and_shared_ones_in_one():
     model[2].requires_grad_(requires_grad=False)
     groups = parameter_groups(model, 0.1)
     assert [len(group["params"]) for group in groups] == [1, 2]
+
+
+@pytest.mark.parametrize("decay_positions", [False, True])
+def test_the_optimizer_decays_positions_only_if_told(decay_positions):
+    model = create_model(ModelSection(name="ff_pico", image_size=32, patch_size=8, depth=1), 3)
+    section = TrainingSection(weight_decay=0.5, decay_positions=decay_positions)
+    groups = create_optimizer(model, section, CPU).param_groups
+    decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    assert decays[id(model.pos_encoding.pos_embed)] == (0.5 if decay_positions else 0.0)
+    assert decays[id(model.cls_token)] == 0.0
 
 
 def test_adamw_takes_momentum_as_beta_1_and_starts_at_rate_0():

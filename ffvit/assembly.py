@@ -11,10 +11,9 @@ import torch
 from torch import nn
 
 from ffvit import schedules
-from ffvit.data.augment import augment, normalize
+from ffvit.data.augment import Augmentation, check_augmentation, normalize
 from ffvit.data.beton import check_same_classes
 from ffvit.data.loader import Loader, create_train_loader, create_val_loader
-from ffvit.data.mix import Mixing, check_mixing
 from ffvit.distributed import Ranks
 from ffvit.models import check_resolutions, create_model
 from ffvit.optim import create_optimizer
@@ -74,10 +73,15 @@ class Parts:
             step, self.steps_per_epoch, config.lr, config.training.epochs, self.lr_scale
         )
 
+    def create_augmentation(self) -> Augmentation:
+        """Make what turns the training loader's batches into inputs and targets."""
+        config = self.config
+        strength = partial(schedules.strength, config.augment.ramp_start, config.resolution)
+        return Augmentation(config.augment, self.num_classes, config.training.seed, strength)
+
     def create_trainer(self, log: RunLog) -> Trainer:
         """Join model, optimizer and augmentation; compiles nothing yet."""
         config = self.config
-        mixing = Mixing(config.augment, self.num_classes, config.training.seed)
         return Trainer(
             self.model,
             self.optimizer,
@@ -85,7 +89,7 @@ class Parts:
             self.ranks,
             self.num_classes,
             prepare=normalize,
-            augment=partial(augment, mixing=mixing),
+            augment=self.create_augmentation(),
             learning_rate=self.learning_rate,
             log=log,
             log_interval=config.run.log_interval,
@@ -129,7 +133,7 @@ def assemble(config: TrainConfig, ranks: Ranks) -> Parts:
     check_same_classes(train_loader.info, val_loader.info)
     train_loader.check_labels(num_classes)
     val_loader.check_labels(num_classes)
-    check_mixing(config.augment, train_loader.batch_size)
+    check_augmentation(config.augment, train_loader.batch_size)
 
     seed_torch(config.training.seed)
     model = create_model(config.model, num_classes).to(ranks.device)

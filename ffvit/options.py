@@ -28,6 +28,9 @@ class DataSection:
     )
     min_scale: float = option(0.08, "smallest training crop, as a fraction of the image's area")
     flip: bool = option(True, "mirror half of the training images")
+    repeats: int = option(
+        1, "crops of an image in an epoch, which then shows 1/repeats of the images"
+    )
     order: str = option(
         "random", "training order: random, or blocks for betons larger than memory (see window_gib)"
     )
@@ -44,11 +47,26 @@ class DataSection:
 class AugmentSection:
     """What is done to training images on the device."""
 
+    policy: str = option(
+        "", "RandAugment as timm writes it (rand-m9-mstd0.5-inc1), 3a (3-Augment), or empty: none"
+    )
+    color_jitter: float = option(
+        0.0, "change brightness, contrast and saturation by up to this share; 0: do not"
+    )
+    erasing: float = option(0.0, "share of the images of which a box is erased with noise")
+    ramp_start: float = option(
+        1.0, "share of policy's magnitude and of erasing when the resolution's ramp begins"
+    )
     mixup: float = option(0.0, "alpha of mixup's Beta distribution; 0: no mixup")
     cutmix: float = option(0.0, "alpha of CutMix's Beta distribution; 0: no CutMix")
     mixup_prob: float = option(1.0, "share of the groups that are mixed, by either")
     mixup_switch_prob: float = option(0.5, "of those, the share that gets CutMix if both are on")
-    mixup_group: int = option(128, "consecutive images that share a draw, mixed with each other")
+    mixup_mode: str = option(
+        "batch", "what shares a draw: batch (a whole group), pair (image and partner), or elem"
+    )
+    mixup_group: int = option(
+        128, "consecutive images that are mixed with each other, the first with the last"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Learning rate by step and resolution by epoch, as pure functions of the config.
+"""Learning rate by step, resolution and augmentation by epoch: pure functions of the config.
 
 Epochs count from 0. Nothing here keeps state, so a resumed run sees the same values as one that
 was never stopped. The `check_*` functions refuse a section that contradicts itself; whether a
@@ -88,6 +88,20 @@ def resolution(epoch: int, section: ResolutionSection) -> int:
 def resolutions(section: ResolutionSection, epochs: int) -> list[int]:
     """List the distinct resolutions that a run of so many epochs trains at, in order of use."""
     return list(dict.fromkeys(resolution(epoch, section) for epoch in range(epochs)))
+
+
+def strength(start: float, section: ResolutionSection, epoch: int) -> float:
+    """Return augmentation's share of its full strength in one epoch.
+
+    It is `start` until `start_ramp` and 1 from `end_ramp` on, in between linear, also where the
+    resolution does not change. Source: Tan and Le, EfficientNetV2, arXiv:2104.00298.
+    """
+    if epoch >= section.end_ramp:
+        return 1.0
+    if epoch <= section.start_ramp:
+        return start
+    grown = (epoch - section.start_ramp) / (section.end_ramp - section.start_ramp)
+    return start + (1 - start) * grown
 
 
 def check_lr(section: LrSection, epochs: int) -> None:

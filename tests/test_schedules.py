@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from ffvit.errors import ConfigError
 from ffvit.options import LrSection, ResolutionSection
-from ffvit.schedules import check_lr, check_resolution, learning_rate, resolution, resolutions
+from ffvit.schedules import (
+    check_lr,
+    check_resolution,
+    learning_rate,
+    resolution,
+    resolutions,
+    strength,
+)
 
 FFCV_RAMPS = {16: (11, 13), 24: (17, 20), 32: (23, 27), 40: (29, 34), 56: (41, 48), 88: (65, 76)}
 CYCLIC = LrSection(lr=1.7, warmup_epochs=2, warmup_lr=1.7e-4)
@@ -183,6 +190,22 @@ def test_a_tie_goes_to_the_even_multiple():
 def test_equal_ramp_ends_jump_in_that_epoch():
     section = ResolutionSection(64, 96, 2, 2, 16)
     assert [resolution(epoch, section) for epoch in range(4)] == [64, 64, 96, 96]
+
+
+@given(ramps(), st.floats(0, 1))
+def test_strength_grows_from_its_start_to_1_with_the_resolutions_ramp(section, start):
+    values = [strength(start, section, epoch) for epoch in range(92)]
+    assert values == sorted(values)
+    assert values[section.end_ramp] == values[-1] == 1
+    if section.start_ramp < section.end_ramp:
+        assert values[0] == values[section.start_ramp] == start
+
+
+def test_strength_is_linear_and_1_throughout_without_a_ramp():
+    section = ResolutionSection(128, 224, 31, 71, 16)
+    assert strength(0.2, section, 51) == pytest.approx(0.6)
+    assert {strength(0.2, ResolutionSection(), epoch) for epoch in range(9)} == {1.0}
+    assert {strength(1.0, section, epoch) for epoch in range(88)} == {1.0}
 
 
 def test_resolutions_lists_each_once_in_order_of_use():

@@ -15,7 +15,13 @@ import torch
 from ffvit.data.beton import BetonInfo
 from ffvit.data.blocks import Blocks
 from ffvit.data.epoch_iterator import Batch, EpochIterator, Progress
-from ffvit.data.order import Order, epoch_permutation, exact_cover_order, train_order
+from ffvit.data.order import (
+    Order,
+    epoch_permutation,
+    exact_cover_order,
+    repeat_samples,
+    train_order,
+)
 from ffvit.data.pipeline import Pipeline
 from ffvit.data.storage import Storage
 from ffvit.errors import ConfigError, check_option
@@ -187,6 +193,7 @@ def create_train_loader(
     in_range = 0 < data.min_scale <= 1
     check_option("data.min_scale", data.min_scale, "a share above 0 and at most 1", in_range)
     check_option("data.num_workers", num_threads, "0 or more threads", num_threads > 0)
+    check_option("data.repeats", data.repeats, "1 or more", data.repeats > 0)
     check_option("data.order", data.order, " or ".join(ORDERS), data.order in ORDERS)
     check_option("data.window_gib", data.window_gib, "a number above 0", data.window_gib > 0)
     storage = Storage(data.train_path)
@@ -200,13 +207,16 @@ def create_train_loader(
         resolution, data.min_scale, data.flip, num_threads=num_threads, seed=seed
     )
     pipeline = Pipeline(storage, decoder, batch_size, device, data.on_error)
-    blocks = Blocks(storage, seed, data.window_gib) if data.order == "blocks" else None
+    blocks = None
+    if data.order == "blocks":
+        blocks = Blocks(storage, seed, data.window_gib, data.repeats)
 
     def order(epoch: int) -> Order:
         if blocks is None:
             permutation = epoch_permutation(num_samples, seed, epoch)
         else:
             permutation = blocks.permutation(epoch)
+        permutation = repeat_samples(permutation, data.repeats, global_batch_size)
         return train_order(permutation, global_batch_size, batch_size, rank, world_size)
 
     return Loader(pipeline, order, blocks, data.watchdog_s, copy)

@@ -2,9 +2,10 @@
 
 Mixup (Zhang et al., arXiv:1710.09412) takes a weighted mean of two images, CutMix (Yun et al.,
 arXiv:1905.04899) pastes a box of one onto the other; labels are averaged with the same weight.
-Semantics are those of timm's `Mixup` in its "batch" mode, as DeiT used it: images that stand
-together in the order share one draw, and the partner is the group in reverse. Draws are hashes of
-(seed, epoch, position), so they do not depend on ranks, threads or restarts.
+Semantics are those of timm's `Mixup`, for groups of images that stand together in the order: the
+partner is the group in reverse. In mode "batch", as DeiT used it, a group shares one draw; in
+"pair" an image and its partner do; in "elem" each image has its own. Draws are hashes of (seed,
+epoch, position), so they do not depend on ranks, threads or restarts.
 """
 
 import torch
@@ -15,7 +16,8 @@ from ffvit.errors import ConfigError, check_option
 from ffvit.jpeg.crops import PURPOSE_MIX, uniform
 from ffvit.options import AugmentSection
 
-# Draws of one group, in the order in which they are counted.
+MODES = ("batch", "pair", "elem")
+# Draws of what shares them, in the order in which they are counted.
 _APPLY, _SWITCH, _SHARE, _DOWN, _RIGHT = range(5)
 
 
@@ -55,13 +57,14 @@ class Mixing:
         """
         size = self._section.mixup_group
         height, width = images.shape[-2:]
-        starts = range(position, position + len(images), size)
-        plans = [self._plan(epoch, start, height, width) for start in starts]
+        groups = range(position, position + len(images), size)
+        places = [group + self._place(number) for group in groups for number in range(size)]
+        plans = {place: self._plan(epoch, place, height, width) for place in dict.fromkeys(places)}
         # One small copy for the batch. A box is top, bottom, left, right; empty for mixup.
-        table = torch.tensor(plans, dtype=torch.float32)
+        table = torch.tensor([plans[place] for place in places], dtype=torch.float32)
         if images.is_cuda:
             table = table.pin_memory()
-        table = table.to(images.device, non_blocking=True).repeat_interleave(size, dim=0)
+        table = table.to(images.device, non_blocking=True)
         pixel_share, label_share, top, bottom, left, right = table[:, :, None, None].unbind(1)
 
         rows = torch.arange(height, device=images.device)[:, None]
@@ -74,12 +77,20 @@ class Mixing:
         targets = torch.lerp(_reverse(one_hot, size), one_hot, label_share[:, :, 0])
         return mixed.contiguous(memory_format=torch.channels_last), targets
 
-    def _plan(self, epoch: int, start: int, height: int, width: int) -> tuple[float, ...]:
-        """Draw one group's share of own pixels, share of own label, and box."""
+    def _place(self, number: int) -> int:
+        """Say whose draw the image of this number in its group takes."""
+        if self._section.mixup_mode == "batch":
+            return 0
+        if self._section.mixup_mode == "pair":
+            return min(number, self._section.mixup_group - 1 - number)
+        return number
+
+    def _plan(self, epoch: int, place: int, height: int, width: int) -> tuple[float, ...]:
+        """Draw a share of own pixels, share of own label, and box."""
         section = self._section
 
         def draw(number: int) -> float:
-            return uniform(self._seed, epoch, start, PURPOSE_MIX, number)
+            return uniform(self._seed, epoch, place, PURPOSE_MIX, number)
 
         if draw(_APPLY) >= section.mixup_prob:
             return 1.0, 1.0, 0.0, 0.0, 0.0, 0.0
@@ -123,7 +134,8 @@ def check_mixing(section: AugmentSection, batch_size: int) -> None:
     for name in ("mixup_prob", "mixup_switch_prob"):
         value = getattr(section, name)
         check_option(f"augment.{name}", value, "a probability, 0 to 1", 0 <= value <= 1)
-    size = section.mixup_group
+    mode, size = section.mixup_mode, section.mixup_group
+    check_option("augment.mixup_mode", mode, " or ".join(MODES), mode in MODES)
     check_option("augment.mixup_group", size, "2 or more images", size >= 2)
     if (section.mixup > 0 or section.cutmix > 0) and batch_size % size:
         raise ConfigError(

@@ -86,6 +86,27 @@ def block_permutation(
     return np.concatenate(windows)
 
 
+def repeat_samples(permutation: Indices, repeats: int, global_batch_size: int) -> Indices:
+    """Show each sample `repeats` times, in an epoch that is as long as without.
+
+    As DeiT's RASampler, which gives the copies of a sample to different processes: here they lie
+    in one global batch, about a `repeats`-th of it apart, so that the images that are mixed with
+    each other are different ones. Source: repeated augmentation, Hoffer et al., arXiv:1901.09335.
+
+    Args:
+        permutation: (num_samples,) int64, the shuffled samples; the last ones are left out.
+        repeats: Copies of each.
+        global_batch_size: Samples per optimizer update.
+
+    Returns:
+        (num_samples // global_batch_size * global_batch_size,) int64, the global order.
+    """
+    num_seen = len(permutation) // global_batch_size * global_batch_size
+    copies = np.repeat(permutation[: -(-num_seen // repeats)], repeats)[:num_seen]
+    apart = np.argsort(np.arange(global_batch_size) % repeats, kind="stable")
+    return copies.reshape(-1, global_batch_size)[:, apart].reshape(-1)
+
+
 def train_order(
     permutation: Indices, global_batch_size: int, batch_size: int, rank: int, world_size: int
 ) -> Order:

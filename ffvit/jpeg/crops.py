@@ -9,6 +9,7 @@ import math
 
 import numba as nb
 import numpy as np
+import numpy.typing as npt
 
 Box = tuple[int, int, int, int]
 
@@ -19,6 +20,10 @@ PURPOSE_ORDER = 2
 PURPOSE_BLOCK = 3
 PURPOSE_REPLACEMENT = 4
 PURPOSE_MIX = 5
+PURPOSE_POLICY = 6
+PURPOSE_JITTER = 7
+PURPOSE_ERASE = 8
+PURPOSE_NOISE = 9
 
 _MAX_TRIES = 10  # as torchvision's RandomResizedCrop
 
@@ -46,6 +51,22 @@ def uniform(seed: int, epoch: int, position: int, purpose: int, draw: int) -> fl
     """Draw a float64 from [0, 1)."""
     bits = random_bits(seed, epoch, position, purpose, draw) >> np.uint64(11)
     return float(bits) * (1.0 / 9007199254740992.0)
+
+
+@nb.njit(nogil=True)
+def uniforms(
+    seed: int, epoch: int, positions: npt.NDArray[np.int64], purpose: int, num_draws: int
+) -> npt.NDArray[np.float64]:
+    """Draw the numbers that `uniform` draws, for each of B positions the first few.
+
+    Returns:
+        (B, num_draws) float64 from [0, 1).
+    """
+    result = np.empty((len(positions), num_draws))
+    for row in range(len(positions)):
+        for draw in range(num_draws):
+            result[row, draw] = uniform(seed, epoch, positions[row], purpose, draw)
+    return result
 
 
 @nb.njit(nogil=True)

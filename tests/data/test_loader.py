@@ -122,6 +122,30 @@ def test_ranks_and_threads_do_not_change_the_global_batches(beton, world_size):
         assert (torch.cat([share[index] for share in shares]) == whole).all()
 
 
+def test_repeats_show_a_third_of_the_images_in_three_crops_each(beton):
+    batches = list(train_loader(beton, repeats=3, copy=True))
+    samples = np.concatenate([batch.samples for batch in batches])
+    assert len(samples) == 36
+    assert np.bincount(samples).max() == 3
+    assert set(samples) == set(epoch_permutation(NUM_SAMPLES, 5, 0)[:12])
+    images, labels = torch.cat([b.images for b in batches]), torch.cat([b.labels for b in batches])
+    assert labels.tolist() == samples.tolist()
+    for sample in set(samples):
+        first, second, third = images[torch.from_numpy(samples == sample)]
+        assert (first != second).any()
+        assert (first != third).any()
+        assert (second != third).any()
+
+
+@pytest.mark.parametrize("order", ["random", "blocks"])
+def test_repeats_are_the_same_for_any_ranks(beton, order):
+    options = {"repeats": 3, "order": order}
+    alone = [batch.images.clone() for batch in train_loader(beton, **options)]
+    shares = [[b.images.clone() for b in train_loader(beton, r, 2, **options)] for r in range(2)]
+    for index, whole in enumerate(alone):
+        assert (torch.cat([share[index] for share in shares]) == whole).all()
+
+
 def test_epochs_differ_and_can_be_repeated(beton):
     loader = train_loader(beton)
     first, _ = collect(loader)

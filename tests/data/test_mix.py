@@ -76,6 +76,33 @@ def test_the_result_is_timms_for_the_same_draw():
     torch.testing.assert_close(targets, their_targets, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("mode", ["pair", "elem"])
+@pytest.mark.parametrize("options", [{"mixup": 0.8}, {"cutmix": 1.0}])
+def test_pair_and_elem_are_timms_for_the_same_draws(mode, options, monkeypatch):
+    size = 6
+    images, labels, mixed, targets = mix(
+        section(mixup_mode=mode, mixup_group=size, **options), num_images=size
+    )
+    shares = targets[torch.arange(size), labels].numpy()
+    assert len(set(shares.round(6).tolist())) == (size if mode == "elem" else size // 2)
+    timm = Mixup(0.8, 0.0, mode=mode, label_smoothing=0.0, num_classes=CLASSES)
+    if "cutmix" in options:
+        timm = Mixup(0.0, 1.0, mode=mode, label_smoothing=0.0, num_classes=CLASSES)
+        boxes = iter([box(own, other) for own, other in zip(mixed, images, strict=True)])
+        monkeypatch.setattr("timm.data.mixup.rand_bbox", lambda *_, **__: next(boxes))
+    count = size if mode == "elem" else size // 2
+    timm._params_per_elem = lambda _: (shares[:count].copy(), np.full(count, "cutmix" in options))
+    theirs, their_targets = timm(images.clone(), labels)
+    torch.testing.assert_close(mixed, theirs, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(targets, their_targets, rtol=1e-4, atol=1e-5)
+
+
+def box(mixed, image):
+    """Find what was pasted: top, bottom, left, right, as timm gives it."""
+    rows, columns = (mixed != image).any(dim=0).nonzero().T
+    return rows.min().item(), rows.max().item() + 1, columns.min().item(), columns.max().item() + 1
+
+
 def test_the_loss_with_label_smoothing_is_timms():
     """timm smooths its targets; the trainer gives torch's loss shares without, and smoothing."""
     images, labels = batch(GROUP)
@@ -114,8 +141,9 @@ def test_probabilities_of_mixing_and_of_either_way():
     assert 0.09 < is_cutmix.float().mean().item() < 0.14
 
 
-def test_a_batch_cut_in_pieces_is_mixed_alike():
-    options = section(mixup=0.8, cutmix=1.0)
+@pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
+def test_a_batch_cut_in_pieces_is_mixed_alike(mode):
+    options = section(mixup=0.8, cutmix=1.0, mixup_mode=mode)
     images, labels = batch(6 * GROUP)
     mixing = Mixing(options, CLASSES, 2)
     whole = mixing(images, labels, 1, 100)
@@ -147,6 +175,7 @@ def test_result_is_channels_last_and_keeps_its_type():
         {"mixup_prob": 1.5},
         {"mixup_switch_prob": -0.5},
         {"mixup_group": 1},
+        {"mixup_mode": "half"},
         {"mixup": 0.2, "mixup_group": 3},
     ],
 )

@@ -1,12 +1,15 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from timm.data.distributed_sampler import RepeatAugSampler
 
 from ffvit.data.order import (
     block_permutation,
     epoch_permutation,
     exact_cover_order,
+    repeat_samples,
     shuffled_blocks,
     train_order,
 )
@@ -103,6 +106,54 @@ def test_samples_move_between_windows_from_epoch_to_epoch():
 
     stayed = (windows(0) == windows(1)).mean()
     assert stayed < 0.2  # 0.1 by chance
+
+
+@settings(max_examples=60)
+@given(
+    num_samples=st.integers(1, 300),
+    repeats=st.integers(1, 5),
+    global_batch_size=st.integers(1, 60),
+)
+def test_repeated_samples_fill_an_epoch_of_the_same_length(num_samples, repeats, global_batch_size):
+    permutation = epoch_permutation(num_samples, 1, 0)
+    order = repeat_samples(permutation, repeats, global_batch_size)
+    num_seen = num_samples // global_batch_size * global_batch_size
+    assert len(order) == num_seen
+    counts = np.bincount(order, minlength=num_samples)[permutation]  # in the permutation's order
+    whole, rest = divmod(num_seen, repeats)
+    assert counts.tolist() == ([repeats] * whole + [rest] + [0] * num_samples)[:num_samples]
+    if repeats == 1:
+        assert (order == permutation[:num_seen]).all()
+
+
+def test_copies_share_a_global_batch_but_no_group_that_is_mixed():
+    order = repeat_samples(epoch_permutation(5000, 0, 0), repeats=3, global_batch_size=1024)
+    for batch in order.reshape(-1, 1024):
+        samples, counts = np.unique(batch, return_counts=True)
+        assert len(samples) <= 343
+        assert (counts == 3).sum() >= 340
+        for begin in range(0, 1024, 128):
+            assert len(set(batch[begin : begin + 128])) == 128
+
+
+def test_repeats_give_imagenets_epoch_the_length_that_deits_sampler_gives():
+    sampler = RepeatAugSampler(range(1_281_167), num_replicas=8, rank=0)
+    order = repeat_samples(np.arange(1_281_167), repeats=3, global_batch_size=1024)
+    assert len(order) == 8 * len(sampler) == 1_281_024
+    assert len(np.unique(order)) == 1_281_024 // 3
+
+
+def test_a_global_batch_of_repeats_holds_the_samples_that_deits_sampler_deals_out():
+    """With the sampler's own shuffling in place of ours, and as many processes as it likes."""
+    shares = []
+    for rank in range(4):
+        sampler = RepeatAugSampler(range(512), num_replicas=4, rank=rank)
+        sampler.set_epoch(2)
+        shares.append(list(sampler))
+    permutation = torch.randperm(512, generator=torch.Generator().manual_seed(2)).numpy()
+    ours = repeat_samples(permutation, repeats=3, global_batch_size=64).reshape(-1, 64)
+    theirs = np.array(shares).reshape(4, -1, 16).transpose(1, 0, 2).reshape(-1, 64)
+    assert (np.sort(ours) == np.sort(theirs)).all()
 
 
 @given(

@@ -141,7 +141,7 @@ def test_the_next_window_is_read_ahead_once_and_no_further(folder, monkeypatch):
     storage = Storage(str(folder / "part-*.beton"))
     asked = []
     monkeypatch.setattr(storage, "read_ahead", lambda begin, end: asked.append((begin, end)))
-    blocks = Blocks(storage, seed=3, window_gib=2 * 3 * 1200 / 2**30)
+    blocks = Blocks(storage, seed=3, window_gib=2 * 3 * 1200 / 2**30, repeats=1)
     ask = blocks.read_ahead(epoch=0)
     counts = []
     for position in range(0, 31, 2):
@@ -153,6 +153,18 @@ def test_the_next_window_is_read_ahead_once_and_no_further(folder, monkeypatch):
     assert len(asked) == len(set(asked)) == 11
     assert counts[0] == 3  # this window of two blocks, and one more
     assert all(count <= position * 2 // 3 + 3 for position, count in enumerate(counts))
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_with_repeats_a_third_of_the_blocks_is_read_ahead(folder, monkeypatch):
+    storage = Storage(str(folder / "part-*.beton"))
+    asked = []
+    monkeypatch.setattr(storage, "read_ahead", lambda begin, end: asked.append((begin, end)))
+    window_gib = 2 * 3 * 1200 / 2**30
+    ask = Blocks(storage, seed=3, window_gib=window_gib, repeats=3).read_ahead(epoch=0)
+    for position in range(0, 31, 2):
+        ask(position)
+    assert len(asked) == 10 // 3 + 3  # blocks of 10 samples, and a window and a block ahead
 
 
 def test_any_range_can_be_read_ahead(folder):

@@ -207,10 +207,10 @@ def _fill_disk(path):
 
 def _record_images(path):
     """Write the checksums of the images of each update, one line per micro-batch."""
-    from ffvit import assembly  # noqa: PLC0415
+    from ffvit.data.augment import Augmentation  # noqa: PLC0415
     from ffvit.trainer import Trainer  # noqa: PLC0415
 
-    update, augment, step = Trainer._update, assembly.augment, []
+    update, augment, step = Trainer._update, Augmentation.__call__, []
 
     def recording_update(self, *arguments):
         step[:] = [self.step]
@@ -218,14 +218,14 @@ def _record_images(path):
         step.clear()
         return loss
 
-    def recording_augment(batch, *arguments, **options):
+    def recording_augment(self, batch, epoch):
         if step:
             checksums = [zlib.crc32(image.numpy().tobytes()) for image in batch.images]
             with open(path, "a") as file:  # noqa: PTH123
                 file.write(json.dumps([*step, *checksums]) + "\n")
-        return augment(batch, *arguments, **options)
+        return augment(self, batch, epoch)
 
-    Trainer._update, assembly.augment = recording_update, recording_augment
+    Trainer._update, Augmentation.__call__ = recording_update, recording_augment
 
 
 def _status(pid):

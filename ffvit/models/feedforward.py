@@ -31,6 +31,8 @@ from ffvit.models.embedding import (
 
 NORM_EPS = 1e-6
 MLP_EXPANSION = 4
+# Values of 16 bits that make 16 bytes: rows of matrices that start on such a border load fastest.
+ALIGNMENT = 8
 
 
 class ChannelMixing(nn.Module):
@@ -75,20 +77,21 @@ class TokenMixing(nn.Module):
 
         `norm` comes from the block, beside which the author's checkpoints keep it.
         """
-        _, batch_size, embed_dim = tokens.shape
-        fields = elastic.standardize_tokens(tokens.flatten(1), resampling, norm.eps)
-        if resampling is None:
-            fields = fields * norm.weight[:, None] + norm.bias[:, None]
-            weights = elastic.TokenMlpWeights(
-                self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias
-            )
-        else:
-            weights = elastic.resample_token_mlp(self.fc1, self.fc2, norm, resampling)
+        num_tokens, batch_size, embed_dim = tokens.shape
+        weights = elastic.prepare_token_mlp(self.fc1, self.fc2, norm, resampling)
         fc2_weight, fc2_bias = weights.fc2_weight, weights.fc2_bias
         if self.is_last:
             fc2_weight, fc2_bias = fc2_weight[:1], fc2_bias[:1]
-        hidden = torch.addmm(weights.fc1_bias[:, None], weights.fc1_weight, fields)
-        hidden = self.drop(F.gelu(hidden))
+        # 1 + g * g tokens are never a multiple of 8. A padding row of ones times fc1's bias as one
+        # more column adds the bias, and spares its gradient a pass over the hidden layer.
+        padding = 1 + padding_of(num_tokens + 1)
+        fc1_weight = torch.cat([weights.fc1_weight, weights.fc1_bias[:, None]], dim=1)
+        hidden_padding = padding_of(len(fc1_weight))
+        fc1_weight = F.pad(fc1_weight, (0, padding - 1, 0, hidden_padding))
+        fc2_weight = F.pad(fc2_weight, (0, hidden_padding))
+
+        fields = elastic.standardize_tokens(tokens.flatten(1), resampling, norm.eps)
+        hidden = self.drop(F.gelu(fc1_weight @ F.pad(fields, (0, 0, 0, padding), value=1.0)))
         mixed = torch.addmm(fc2_bias[:, None], fc2_weight, hidden)
         dropped: Tensor = self.drop(mixed.view(-1, batch_size, embed_dim))
         return dropped
@@ -248,6 +251,11 @@ class FeedForwardViT(nn.Module):
     def load_pretrained(self, path: str | Path) -> None:
         """Load one of the author's checkpoints; timm calls this for `pretrained=True`."""
         author_checkpoints.load_author_checkpoint(self, path)
+
+
+def padding_of(size: int) -> int:
+    """Return what is missing to the next multiple of 8, which tensor cores read in whole pieces."""
+    return -size % ALIGNMENT
 
 
 def linear_drop_path_rates(last: float, depth: int) -> list[float]:

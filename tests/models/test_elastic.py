@@ -17,7 +17,7 @@ from ffvit.models.elastic import (
     TokenGrid,
     axis_matrix,
     create_resampling,
-    resample_token_mlp,
+    prepare_token_mlp,
     standardize_tokens,
 )
 from ffvit.models.feedforward import TokenMixing
@@ -182,7 +182,7 @@ def test_the_last_block_computes_the_class_token_of_the_full_result() -> None:
 def test_resampled_weights_at_the_canonical_grid_are_the_folded_ones() -> None:
     torch.manual_seed(5)
     mixing, norm = random_token_mixing(6, hidden=29)
-    weights = resample_token_mlp(mixing.fc1, mixing.fc2, norm, create_resampling(6, 6, "area"))
+    weights = prepare_token_mlp(mixing.fc1, mixing.fc2, norm, create_resampling(6, 6, "area"))
     torch.testing.assert_close(weights.fc1_weight, mixing.fc1.weight * norm.weight)
     torch.testing.assert_close(weights.fc1_bias, mixing.fc1(norm.bias))
     torch.testing.assert_close(weights.fc2_weight, mixing.fc2.weight)
@@ -195,9 +195,9 @@ def test_weights_are_resampled_in_float32_under_autocast() -> None:
     mixing, norm = mixing.float(), norm.float()
     resampling = TokenGrid(6, "dct").resampling(5, norm.weight)
     assert resampling is not None
-    plain = resample_token_mlp(mixing.fc1, mixing.fc2, norm, resampling)
+    plain = prepare_token_mlp(mixing.fc1, mixing.fc2, norm, resampling)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        autocast = resample_token_mlp(mixing.fc1, mixing.fc2, norm, resampling)
+        autocast = prepare_token_mlp(mixing.fc1, mixing.fc2, norm, resampling)
     for expected, actual in zip(plain, autocast, strict=True):
         assert torch.equal(expected, actual)
 
@@ -227,8 +227,8 @@ def test_resamplers_differ_off_the_canonical_grid_and_agree_on_it() -> None:
     assert not any(torch.equal(other, logits[12][0]) for other in logits[12][1:])
 
 
-def test_the_canonical_grid_does_not_touch_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ffvit.models.elastic.resample_token_mlp", None)
+def test_the_canonical_grid_resamples_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ffvit.models.elastic.create_resampling", None)
     model = FeedForwardViT(**SMALL)
     assert model.token_grid.resampling(6, model.cls_token) is None
     assert model(torch.randn(2, 3, 18, 18)).isfinite().all()

@@ -18,6 +18,7 @@ from ffvit.contact_sheet import save_contact_sheet
 from ffvit.distributed import Ranks, join_ranks
 from ffvit.environment import describe_environment
 from ffvit.errors import one_line_errors
+from ffvit.measure import measure
 from ffvit.options import TrainConfig
 from ffvit.reports import describe_result, write_report
 from ffvit.runlog import RunLog, describe_epoch
@@ -34,6 +35,11 @@ def main(config: TrainConfig, folder: Path, ranks: Ranks) -> None:
     check_saving(config.run)
     checkpoints = CheckpointFolder(folder, config.run.keep)
     parts = assemble(config, ranks)
+    if config.run.mode != "train":
+        line = measure(parts)
+        if ranks.is_primary:
+            sys.stdout.write(line + "\n")
+        return
     epochs = config.training.epochs
 
     # What a checkpoint must agree with for the run to go on from it.

@@ -7,12 +7,12 @@ our own Loader are the same.
 
 import gc
 import threading
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from benchmarks.betons import OLD, OURS, beton_path
 from benchmarks.processes import Contender, ProcessError, run_apart
+from ffvit.memory import anonymous_bytes
 
 # ruff: noqa: PLC0415 - imports are no part of what is timed, but of the processes that time
 
@@ -105,14 +105,6 @@ def measure_memory(contender: Contender) -> dict[str, Any]:
         "anonymous_peak_gb": round((peak.bytes - idle) / 1e9, 3),
         "anonymous_idle_gb": round(idle / 1e9, 3),
     }
-
-
-def anonymous_bytes() -> int:
-    """Read how much memory of this process belongs to no file."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("expected a line RssAnon in /proc/self/status; Linux 4.5 or newer has it")
 
 
 class _PeakMemory:

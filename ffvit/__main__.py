@@ -15,6 +15,7 @@ COMMANDS = {
     "sample": "write the built-in sample images",
     "repack": "add restart markers to a beton's JPEGs, lossless",
     "verify": "decode every image of betons, compare every byte with their manifests",
+    "profile": "where the time of a training run goes",
     "inspect": "what is inside a beton; or save one image",
 }
 
@@ -35,7 +36,11 @@ def main(argv: Sequence[str]) -> None:
             prog=f"python -m ffvit {name}", description=command.__doc__
         )
         command.add_arguments(own_parser)
-        command.run(own_parser.parse_args(argv[1:]))
+        options, rest = own_parser.parse_known_args(argv[1:])
+        if rest and not getattr(command, "TAKES_TRAIN_OPTIONS", False):
+            own_parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        options.train_options = rest
+        command.run(options)
 
 
 if __name__ == "__main__":

@@ -4,22 +4,32 @@ Here models and data meet. Nothing is written.
 """
 
 import dataclasses
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
+from torch.profiler import record_function
 
 from ffvit import schedules
 from ffvit.data.augment import Augmentation, check_augmentation, normalize
 from ffvit.data.beton import check_same_classes
-from ffvit.data.loader import Loader, create_train_loader, create_val_loader
+from ffvit.data.loader import Batch, Loader, create_train_loader, create_val_loader
 from ffvit.distributed import Ranks
+from ffvit.errors import check_option
+from ffvit.flops import PASSES_TO_TRAIN, peak_flops, training_flops
 from ffvit.models import check_resolutions, create_model
 from ffvit.optim import create_optimizer
 from ffvit.options import TrainConfig
 from ffvit.runlog import RunLog
 from ffvit.trainer import Trainer, check_training, seed_torch
+from ffvit.workload import Workload
+
+# What a run may be told to do.
+MODES = ("train", "data_only", "model_only")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,14 +83,33 @@ class Parts:
             step, self.steps_per_epoch, config.lr, config.training.epochs, self.lr_scale
         )
 
+    def last_epoch_at(self, resolution: int) -> int:
+        """Find the last epoch, from 0, that trains at one of `resolutions`."""
+        epochs = range(self.config.training.epochs)
+        ramp = self.config.resolution
+        return max(epoch for epoch in epochs if schedules.resolution(epoch, ramp) == resolution)
+
     def create_augmentation(self) -> Augmentation:
         """Make what turns the training loader's batches into inputs and targets."""
         config = self.config
         strength = partial(schedules.strength, config.augment.ramp_start, config.resolution)
         return Augmentation(config.augment, self.num_classes, config.training.seed, strength)
 
-    def create_trainer(self, log: RunLog) -> Trainer:
-        """Join model, optimizer and augmentation; compiles nothing yet."""
+    def create_trainer(
+        self,
+        log: RunLog,
+        learning_rate: Callable[[int], float] | None = None,
+        augment: Callable[[Any, int], tuple[torch.Tensor, torch.Tensor]] | None = None,
+        stage: Callable[[str], AbstractContextManager[Any]] = record_function,
+    ) -> Trainer:
+        """Join model, optimizer and augmentation; compiles nothing yet.
+
+        Args:
+            log: As for `Trainer`.
+            learning_rate: Step -> learning rate, if not the run's own.
+            augment: As for `Trainer`, if not the run's own.
+            stage: As for `Trainer`.
+        """
         config = self.config
         return Trainer(
             self.model,
@@ -89,12 +118,48 @@ class Parts:
             self.ranks,
             self.num_classes,
             prepare=normalize,
-            augment=self.create_augmentation(),
-            learning_rate=self.learning_rate,
+            augment=augment or self.create_augmentation(),
+            learning_rate=learning_rate or self.learning_rate,
             log=log,
             log_interval=config.run.log_interval,
-            num_resolutions=len({*self.resolutions, config.validation.resolution}),
+            num_resolutions=len(self._sizes),
+            workload=self.workload(),
+            stage=stage,
         )
+
+    def synthetic_batch(self, resolution: int) -> Batch:
+        """Make a batch of random pixels and labels on the device, as the training loader would."""
+        batch_size, device = self.train_loader.batch_size, self.ranks.device
+        shape = (batch_size, resolution, resolution, 3)
+        images = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
+        labels = torch.randint(0, self.num_classes, (batch_size,), device=device)
+        samples = np.arange(batch_size, dtype=np.int32)
+        return Batch(images, labels, samples, position=0)
+
+    def workload(self) -> Workload:
+        """Count the operations of the run."""
+        config = self.config
+        validation, epochs = config.validation, range(config.training.epochs)
+        flops = {size: float(training_flops(self.model, size)) for size in self._sizes}
+        num_train_images = self.steps_per_epoch * config.training.global_batch_size
+        # The weights and the averaged ones, on the image and its mirror image; forward alone.
+        num_passes = (1 + (config.training.ema_decay > 0)) * (1 + validation.flip_average)
+        share = num_passes / PASSES_TO_TRAIN
+        evaluation = self.data_set["num_val_images"] * share * flops[validation.resolution]
+        trained = [schedules.resolution(epoch, config.resolution) for epoch in epochs]
+        device = self.ranks.device
+        is_gpu = device.type == "cuda"
+        peak = peak_flops(torch.cuda.get_device_name(device)) if is_gpu else None
+        return Workload(
+            image_flops=flops,
+            epoch_flops=[num_train_images * flops[size] + evaluation for size in trained],
+            peak_flops=None if peak is None else peak * self.ranks.world_size,
+        )
+
+    @property
+    def _sizes(self) -> set[int]:
+        """All sides of images that the model will see, pixels."""
+        return {*self.resolutions, self.config.validation.resolution}
 
     def describe(self) -> dict[str, Any]:
         """Collect what follows from the options, the data and the machine."""
@@ -123,6 +188,7 @@ def assemble(config: TrainConfig, ranks: Ranks) -> Parts:
         UserError: An option out of its range, or two that contradict each other; betons that are
             none or do not fit; a model that does not exist or cannot run a resolution.
     """
+    check_option("run.mode", config.run.mode, ", ".join(MODES), config.run.mode in MODES)
     check_training(config.training, config.run.log_interval)
     schedules.check_lr(config.lr, config.training.epochs)
     schedules.check_resolution(config.resolution)

@@ -158,6 +158,9 @@ class RunSection:
     """The run's folder and what is written into it."""
 
     folder: str = option("", "run folder; empty: runs/<name of the config file>")
+    mode: str = option(
+        "train", "train; data_only or model_only: measure the loader or the model, write nothing"
+    )
     resume: str = option(
         "auto", "auto: go on from the folder's latest checkpoint; never: refuse a used folder"
     )

@@ -12,6 +12,7 @@ import torch
 
 from ffvit.distributed import Ranks
 from ffvit.errors import DivergenceError
+from ffvit.timing import StepTimer, Stopwatch, step_percentiles
 
 
 class EpochTally:
@@ -22,19 +23,22 @@ class EpochTally:
         num_updates: Done in this epoch.
     """
 
-    def __init__(self, epoch: int, first_step: int) -> None:
+    def __init__(self, epoch: int, first_step: int, device: torch.device) -> None:
         """Begin an epoch.
 
         Args:
             epoch: From 0.
             first_step: Updates done before it.
+            device: That updates are timed on.
         """
         self.epoch = epoch
         self.num_updates = 0
         self._first_step = first_step
         self._loss_sum = 0.0
         self._pending: list[torch.Tensor] = []
-        self._total, self._lap = _Stopwatch(), _Stopwatch()
+        self._total, self._lap = Stopwatch(), Stopwatch()
+        self._timer = StepTimer(device)
+        self._step_s: list[float] = []
 
     @property
     def num_pending(self) -> int:
@@ -45,6 +49,7 @@ class EpochTally:
         """Let the time run on from now: what a process does before it trains is not counted."""
         self._total.start()
         self._lap.start()
+        self._timer.start()
 
     def add(self, loss: torch.Tensor) -> None:
         """Count one update.
@@ -53,6 +58,7 @@ class EpochTally:
             loss: () mean of this rank's images, on the device.
         """
         self._pending.append(loss)
+        self._timer.mark()
         self.num_updates += 1
 
     @contextlib.contextmanager
@@ -68,7 +74,8 @@ class EpochTally:
         """Fetch the losses since the last look, and begin a new lap. All ranks call it together.
 
         Returns:
-            loss (mean over updates and ranks), images_per_s, data_wait_fraction.
+            loss (mean over updates and ranks), images_per_s, data_wait_fraction, and of this rank
+            step_p50_ms, step_p95_ms, step_max_ms.
 
         Raises:
             DivergenceError: One is not finite; raised in all ranks.
@@ -78,20 +85,26 @@ class EpochTally:
         loss = sum(losses) / len(losses)
         self._loss_sum += loss * len(losses)
         rates = self._lap.rates(len(losses) * images_per_update)
-        self._lap = _Stopwatch()
+        self._lap = Stopwatch()
         self._lap.start()
-        return {"loss": loss, **rates}
+        return {"loss": loss, **rates, **step_percentiles(self._step_s[-len(losses) :])}
+
+    def images_per_s(self, images_per_update: int) -> float:
+        """Return the mean rate of the epoch so far."""
+        return self._total.rates(self.num_updates * images_per_update)["images_per_s"]
 
     def result(self, images_per_update: int) -> dict[str, float]:
         """Stop the clock and sum up an epoch whose last update was looked at.
 
         Returns:
-            train_loss, images_per_s, data_wait_fraction, train_s.
+            train_loss, images_per_s, data_wait_fraction, step_p50_ms, step_p95_ms, step_max_ms,
+            train_s.
         """
         self._total.stop()
         return {
             "train_loss": self._loss_sum / max(1, self.num_updates),
             **self._total.rates(self.num_updates * images_per_update),
+            **step_percentiles(self._step_s),
             "train_s": self._total.elapsed_s(),
         }
 
@@ -109,6 +122,7 @@ class EpochTally:
             "pending": self._fetch(ranks) if self._pending else [],
             "total": self._total.state_dict(),
             "lap": self._lap.state_dict(),
+            "step_s": list(self._step_s),
         }
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
@@ -117,11 +131,13 @@ class EpochTally:
         self._first_step, self._loss_sum = state["first_step"], state["loss_sum"]
         # Each rank takes the ranks' mean for its own: their mean is the same again.
         self._pending = [torch.tensor(loss, device=device) for loss in state["pending"]]
-        self._total, self._lap = _Stopwatch(**state["total"]), _Stopwatch(**state["lap"])
+        self._total, self._lap = Stopwatch(**state["total"]), Stopwatch(**state["lap"])
+        self._step_s = list(state.get("step_s", ()))  # checkpoints of before do not hold them
 
     def _fetch(self, ranks: Ranks) -> list[float]:
-        """Fetch the pending losses, each averaged over the ranks."""
+        """Fetch the pending losses, each averaged over the ranks, and how long updates took."""
         losses: list[float] = (ranks.sum(torch.stack(self._pending)) / ranks.world_size).tolist()
+        self._step_s += self._timer.take()  # all of them are over: the losses have arrived
         first = self._first_step + self.num_updates - len(losses) + 1
         for step, loss in enumerate(losses, start=first):
             if not abs(loss) < float("inf"):
@@ -131,32 +147,3 @@ class EpochTally:
                     "training.clip_grad."
                 )
         return losses
-
-
-class _Stopwatch:
-    """Splits wall time into waiting for data and the rest."""
-
-    def __init__(self, elapsed_s: float = 0.0, waited_s: float = 0.0) -> None:
-        self.waited_s = waited_s
-        self._before_s = elapsed_s
-        self._begin: float | None = None
-
-    def start(self) -> None:
-        self._begin = time.perf_counter()
-
-    def stop(self) -> None:
-        self._before_s, self._begin = self.elapsed_s(), None
-
-    def elapsed_s(self) -> float:
-        running = 0.0 if self._begin is None else time.perf_counter() - self._begin
-        return self._before_s + running
-
-    def rates(self, num_images: int) -> dict[str, float]:
-        elapsed_s = self.elapsed_s()
-        return {
-            "images_per_s": num_images / elapsed_s,
-            "data_wait_fraction": self.waited_s / elapsed_s,
-        }
-
-    def state_dict(self) -> dict[str, float]:
-        return {"elapsed_s": self.elapsed_s(), "waited_s": self.waited_s}

@@ -18,14 +18,17 @@ import torch.nn.functional as F
 from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.profiler import record_function
 
 from ffvit.distributed import Ranks
 from ffvit.errors import DivergenceError, check_option
+from ffvit.memory import used_gib
 from ffvit.metrics import Evaluation
 from ffvit.models import set_resolution
 from ffvit.options import TrainingSection
 from ffvit.runlog import RunLog
 from ffvit.tally import EpochTally
+from ffvit.workload import Workload
 
 MICRO_BATCHES_AHEAD = 2
 # Keys of an optimizer's parameter groups.
@@ -61,6 +64,8 @@ class Trainer:
         log: Gets a record at every log interval, and shows the progress.
         log_interval: Updates between two looks at the loss.
         num_resolutions: Distinct sizes of images that will come: graphs that may be compiled.
+        workload: What the run computes; without it neither MFU nor the time left is logged.
+        stage: Is entered around each part of an update with its name, which a profiler shows.
 
     Attributes:
         model: The plain network.
@@ -81,11 +86,14 @@ class Trainer:
         log: RunLog,
         log_interval: int,
         num_resolutions: int = 1,
+        workload: Workload | None = None,
+        stage: Callable[[str], contextlib.AbstractContextManager[Any]] = record_function,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
         self.step = 0
-        self._tally = EpochTally(epoch=0, first_step=0)
+        self._tally = EpochTally(epoch=0, first_step=0, device=ranks.device)
+        self._peak_memory_gib = 0.0
         self.ema = ModelEmaV3(model, decay=section.ema_decay) if section.ema_decay > 0 else None
         self._done: deque[torch.cuda.Event] = deque()
         self._section = section
@@ -96,11 +104,15 @@ class Trainer:
         self._learning_rate = learning_rate
         self._log = log
         self._log_interval = log_interval
+        self._workload = workload
+        self._stage = stage
         self._inner = compile_model(model, num_resolutions) if section.compile else model
         self._outer = self._inner
         if ranks.world_size > 1:
             device_ids = [ranks.device] if ranks.device.type == "cuda" else None
-            self._outer = DistributedDataParallel(self._inner, device_ids=device_ids)
+            self._outer = DistributedDataParallel(
+                self._inner, device_ids=device_ids, gradient_as_bucket_view=True
+            )
 
     def updates_done(self, epoch: int) -> int:
         """Count the updates of an epoch that were done already, before the program was stopped."""
@@ -117,13 +129,15 @@ class Trainer:
             after_update: Called after each; may save the state, and may leave by an exception.
 
         Returns:
-            train_loss, learning_rate, images_per_s, data_wait_fraction, train_s.
+            train_loss, learning_rate, and how fast it went (docs/profiling.md): images_per_s,
+            data_wait_fraction, step_p50_ms, step_p95_ms, step_max_ms, train_s, peak_memory_gib,
+            mfu.
 
         Raises:
             DivergenceError: A loss was not finite.
         """
         if self._tally.epoch != epoch:
-            self._tally = EpochTally(epoch, self.step)
+            self._tally = EpochTally(epoch, self.step, self._ranks.device)
         tally = self._tally
         num_updates = len(batches) // self._section.accumulation_steps
         global_batch_size = self._section.global_batch_size
@@ -144,14 +158,36 @@ class Trainer:
                 progress.advance()
                 is_last = tally.num_updates == num_updates
                 if tally.num_pending >= self._log_interval or is_last:
-                    record = tally.look(self._ranks, global_batch_size)
+                    record: dict[str, Any] = tally.look(self._ranks, global_batch_size)
                     record |= {"learning_rate": learning_rate, "resolution": batches.resolution}
+                    record |= self._use(record["images_per_s"], batches.resolution)
+                    record |= self._time_left(batches.resolution)
                     self._log.record("step", epoch=epoch + 1, step=self.step, **record)
                     progress.show(record)
                 after_update()
-        return tally.result(global_batch_size) | {
-            "learning_rate": self._learning_rate(self.step - 1)
-        }
+        result: dict[str, Any] = tally.result(global_batch_size)
+        result |= self._use(result["images_per_s"], batches.resolution)
+        return result | {"learning_rate": self._learning_rate(self.step - 1)}
+
+    def _use(self, images_per_s: float, resolution: int) -> dict[str, float | None]:
+        """Say how much of the device is used; without a workload, only of its memory."""
+        self._peak_memory_gib = max(self._peak_memory_gib, used_gib(self._ranks.device))
+        use: dict[str, float | None] = {"peak_memory_gib": self._peak_memory_gib}
+        if self._workload is not None:
+            use["mfu"] = self._workload.mfu(images_per_s, resolution)
+        return use
+
+    def _time_left(self, resolution: int) -> dict[str, float]:
+        """Estimate how long the run still takes, from the mean rate of this epoch."""
+        if self._workload is None:
+            return {}
+        tally, global_batch_size = self._tally, self._section.global_batch_size
+        num_images, rate = (
+            tally.num_updates * global_batch_size,
+            tally.images_per_s(global_batch_size),
+        )
+        left_s = self._workload.time_left_s(tally.epoch, num_images, rate, resolution)
+        return {"time_left_s": left_s}
 
     def _update(self, source: Iterable[Any]) -> torch.Tensor:
         """Do one optimizer update; return the mean loss of this rank, on the device."""
@@ -161,26 +197,30 @@ class Trainer:
         total = torch.zeros((), device=self._ranks.device)
         for micro in range(section.accumulation_steps):
             self._pace()
-            with self._tally.waiting():
+            with self._stage("wait for data"), self._tally.waiting():
                 batch = next(source)  # type: ignore[call-overload]
             is_last = micro == section.accumulation_steps - 1
             with self._without_sync(is_last):
-                with self._autocast():
+                with self._stage("augment"), self._autocast():
                     inputs, targets = self._augment(batch, self._tally.epoch)
-                    logits = self._outer(inputs)
-                loss = F.cross_entropy(
-                    logits.float(), targets, label_smoothing=section.label_smoothing
-                )
-                loss = loss / section.accumulation_steps
-                loss.backward()  # type: ignore[no-untyped-call]
+                with self._stage("forward"):
+                    with self._autocast():
+                        logits = self._outer(inputs)
+                    loss = F.cross_entropy(
+                        logits.float(), targets, label_smoothing=section.label_smoothing
+                    )
+                    loss = loss / section.accumulation_steps
+                with self._stage("backward"):
+                    loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
             self._mark()
-        if section.clip_grad > 0:
-            nn.utils.clip_grad_norm_(self.model.parameters(), section.clip_grad)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.ema is not None:
-            self.ema.update(self.model)
+        with self._stage("optimizer"):
+            if section.clip_grad > 0:
+                nn.utils.clip_grad_norm_(self.model.parameters(), section.clip_grad)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            if self.ema is not None:
+                self.ema.update(self.model)
         return total
 
     def evaluate(

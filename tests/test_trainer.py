@@ -12,6 +12,7 @@ from ffvit.optim import create_optimizer
 from ffvit.options import TrainingSection
 from ffvit.runlog import Progress
 from ffvit.trainer import Trainer
+from ffvit.workload import Workload
 
 NUM_CLASSES = 5
 RANKS = Ranks(0, 0, 1, 1, torch.device("cpu"))
@@ -191,6 +192,44 @@ def test_records_come_at_the_log_interval_and_at_the_end():
     mean = (log.steps[0]["loss"] * 4 + log.steps[1]["loss"] * 2) / 6
     assert result["train_loss"] == pytest.approx(mean)
     assert all(0 <= record["data_wait_fraction"] <= 1 for record in log.steps)
+
+
+def test_records_say_how_fast_it_went_and_how_long_it_will_take():
+    log, subject = Log(), trainer()
+    subject._log = log
+    subject._workload = Workload({8: 100.0}, [84 * 100.0 + 50.0] * 4, peak_flops=1e6)
+    result = subject.train_epoch(Batches(num_batches=6), 0)
+    for record in (*log.steps, result):
+        assert 0 < record["step_p50_ms"] <= record["step_p95_ms"] <= record["step_max_ms"]
+        assert record["mfu"] == pytest.approx(record["images_per_s"] * 100.0 / 1e6)
+        assert 0.01 < record["peak_memory_gib"] < 100
+    assert result["step_max_ms"] == max(record["step_max_ms"] for record in log.steps)
+    assert 6 * result["step_p50_ms"] < 6e3 * result["train_s"]
+    rate = log.steps[-1]["time_left_s"] * result["images_per_s"] * 100
+    assert rate == pytest.approx(50 + 3 * 8450, rel=0.2)  # a clock goes on between the two
+
+
+def test_without_a_workload_there_is_neither_mfu_nor_time_left():
+    log = Log()
+    result = trainer(log=log).train_epoch(Batches(), 0)
+    assert not {"mfu", "time_left_s"} & (set(log.steps[0]) | set(result))
+
+
+def test_stages_of_an_update_are_named_in_order():
+    names = []
+
+    @contextlib.contextmanager
+    def stage(name):
+        names.append(name)
+        yield
+        names.append(f"/{name}")
+
+    subject = trainer(replace(SECTION, accumulation_steps=2), log_interval=100)
+    subject._stage = stage
+    subject.train_epoch(Batches(num_batches=2, batch_size=7), 0)
+    micro = ["wait for data", "augment", "forward", "backward"]
+    expected = [*micro, *micro, "optimizer"]
+    assert names == [text for name in expected for text in (name, f"/{name}")]
 
 
 def test_host_does_not_wait_for_the_device_between_records(monkeypatch):

@@ -69,7 +69,9 @@ def main(config: TrainConfig, folder: Path, ranks: Ranks) -> None:
             f"{config.model.name} -> {folder}: " + " ".join(f"{k}={v}" for k, v in derived.items())
         )
         if ranks.is_primary and step == 0:
-            save_contact_sheet(folder, parts.train_loader, parts.resolutions)
+            first_epochs = schedules.first_epochs(config.resolution, epochs)
+            augment = parts.create_augmentation()
+            save_contact_sheet(folder, parts.train_loader, first_epochs, augment)
 
         saver = Saver(checkpoints, config.run, ranks, log, trainer, identity, progress)
         with saver.watching():

@@ -11,6 +11,8 @@ from ffvit.errors import one_line_errors
 
 # Name of a module in ffvit/commands: what it does.
 COMMANDS = {
+    "doctor": "what is wrong with this machine, and what mends it",
+    "preview": "a picture of a config's data: as stored, and as the model will see them",
     "report": "table and charts of one or several runs",
     "sample": "write the built-in sample images",
     "repack": "add restart markers to a beton's JPEGs, lossless",

@@ -91,9 +91,7 @@ class Parts:
 
     def create_augmentation(self) -> Augmentation:
         """Make what turns the training loader's batches into inputs and targets."""
-        config = self.config
-        strength = partial(schedules.strength, config.augment.ramp_start, config.resolution)
-        return Augmentation(config.augment, self.num_classes, config.training.seed, strength)
+        return create_augmentation(self.config, self.num_classes)
 
     def create_trainer(
         self,
@@ -208,6 +206,12 @@ def assemble(config: TrainConfig, ranks: Ranks) -> Parts:
     return Parts(
         config, ranks, train_loader, val_loader, num_classes, resolutions, model, optimizer
     )
+
+
+def create_augmentation(config: TrainConfig, num_classes: int) -> Augmentation:
+    """Make what turns batches of training images into inputs and targets."""
+    strength = partial(schedules.strength, config.augment.ramp_start, config.resolution)
+    return Augmentation(config.augment, num_classes, config.training.seed, strength)
 
 
 def create_loaders(config: TrainConfig, resolution: int, ranks: Ranks) -> tuple[Loader, Loader]:

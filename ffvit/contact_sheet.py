@@ -1,10 +1,10 @@
-"""A contact sheet of training images: what the model saw, one row per resolution.
+"""A contact sheet of training images: what the model will see, one row per resolution.
 
 Dimensions: B images, S side in pixels.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,17 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ffvit.data.augment import IMAGENET_MEAN, IMAGENET_STD
+
 MARGIN_PX = 24
 GAP_PX = 8
 CAPTION_SIZE_PX = 18
 LABEL_SIZE_PX = 14
 TEXT_COLOR = (38, 38, 38)
 LABEL_COLOR = (96, 96, 96)
+NUM_IMAGES = 8
+# A smaller share of a class cannot be seen in the image.
+_LEAST_SHARE = 0.005
 
 
 def contact_sheet(
@@ -33,8 +38,8 @@ def contact_sheet(
     Args:
         rows: A caption such as "64 px, epoch 0", and [B, S, S, 3] uint8 RGB images; B and S may
             differ between rows. At least one row.
-        labels: For each row B texts, drawn under its images and cut with an ellipsis where they
-            are wider; None for no texts.
+        labels: For each row B texts, drawn under its images, whose lines are cut with an ellipsis
+            where they are wider; None for no texts.
         min_cell_px: Smallest side of a cell.
 
     Returns:
@@ -43,7 +48,9 @@ def contact_sheet(
     largest = max(images.shape[1] for _, images in rows)
     cell = math.ceil(min_cell_px / largest) * largest
     caption_font, label_font = _font(CAPTION_SIZE_PX), _font(LABEL_SIZE_PX)
-    caption_height, label_height = 2 * CAPTION_SIZE_PX, 2 * LABEL_SIZE_PX if labels else 0
+    num_lines = max((text.count("\n") + 1 for row in labels or [] for text in row), default=0)
+    caption_height, line_height = 2 * CAPTION_SIZE_PX, 4 * LABEL_SIZE_PX // 3
+    label_height = num_lines * line_height + LABEL_SIZE_PX if labels else 0
     pitch = caption_height + cell + label_height + GAP_PX
     widths = [len(images) * (cell + GAP_PX) - GAP_PX for _, images in rows]
     widths += [math.ceil(caption_font.getlength(caption)) for caption, _ in rows]
@@ -61,9 +68,14 @@ def contact_sheet(
             image = Image.fromarray(pixels).resize((cell, cell), Image.Resampling.NEAREST)
             sheet.paste(image, (left, top + caption_height))
             if labels:
-                text = _fit(labels[row][column], label_font, cell)
-                position = (left, top + caption_height + cell + LABEL_SIZE_PX // 3)
-                draw.text(position, text, LABEL_COLOR, label_font)
+                position = top + caption_height + cell + LABEL_SIZE_PX // 3
+                for line, text in enumerate(labels[row][column].split("\n")):
+                    draw.text(
+                        (left, position + line * line_height),
+                        _fit(text, label_font, cell),
+                        LABEL_COLOR,
+                        label_font,
+                    )
     return sheet
 
 
@@ -83,20 +95,79 @@ def _fit(text: str, font: ImageFont.FreeTypeFont, width_px: int) -> str:
     return text.rstrip(" ,") + "…"
 
 
-def save_contact_sheet(folder: Path, loader: Any, resolutions: Sequence[int]) -> None:
-    """Draw what the model will see: the same images' crops at each resolution.
+def label_texts(labels: Any, names: Sequence[str] | None) -> list[str]:
+    """Name the classes of some images.
 
     Args:
-        folder: Gets `contact_sheet.png`.
-        loader: Of training batches; left closed.
-        resolutions: In pixels.
+        labels: (B,) int64, or (B, K) float shares of each class.
+        names: Of the K classes; None: their numbers.
+
+    Returns:
+        For each image its class; where images are mixed, a line for each with its share.
+    """
+
+    def name(label: int) -> str:
+        return names[label] if names else str(label)
+
+    if labels.ndim == 1:
+        return [name(label) for label in labels.tolist()]
+    texts = []
+    for shares in labels:
+        largest = [(float(shares[k]), int(k)) for k in shares.argsort(descending=True)[:2]]
+        lines = [f"{share:.0%} {name(k)}" for share, k in largest if share >= _LEAST_SHARE]
+        texts.append("\n".join(lines) if len(lines) > 1 else name(largest[0][1]))
+    return texts
+
+
+def denormalize(images: Any) -> np.ndarray:
+    """Undo `augment.normalize`, for the eye.
+
+    Args:
+        images: (B, 3, H, W) float tensor.
+
+    Returns:
+        (B, H, W, 3) uint8 RGB; what lies outside of 0..255 is clipped.
+    """
+    pixels: np.ndarray = images.float().permute(0, 2, 3, 1).cpu().numpy()
+    pixels = pixels * IMAGENET_STD + IMAGENET_MEAN
+    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+
+
+def training_rows(
+    loader: Any,
+    first_epochs: Mapping[int, int],
+    augment: Callable[[Any, int], tuple[Any, Any]],
+    num_images: int = NUM_IMAGES,
+) -> tuple[list[tuple[str, np.ndarray]], list[list[str]]]:
+    """Make rows of what the model will see: the same images at each resolution.
+
+    Args:
+        loader: Of training batches; left closed. All rows show epoch 0's first images.
+        first_epochs: Resolution in pixels -> the first epoch that trains at it, whose augmentation
+            is shown.
+        augment: Batch and epoch -> normalised images and labels, as the trainer calls it.
+        num_images: Of a row, at most.
+
+    Returns:
+        Rows and labels, as `contact_sheet` takes them.
     """
     rows, labels = [], []
-    names = loader.info.label_names
-    for resolution in resolutions:
+    for resolution, epoch in first_epochs.items():
         loader.set_epoch(0, resolution)
-        batch = next(iter(loader))
-        rows.append((f"{resolution} px", batch.images[:8].cpu().numpy().copy()))
-        labels.append([names[k] if names else str(k) for k in batch.labels[:8].tolist()])
+        images, targets = augment(next(iter(loader)), epoch)
+        pixels = denormalize(images[:num_images])
+        rows.append((f"{resolution} px, as in epoch {epoch + 1}", pixels))
+        labels.append(label_texts(targets[:num_images].cpu(), loader.info.label_names))
     loader.close()
+    return rows, labels
+
+
+def save_contact_sheet(
+    folder: Path,
+    loader: Any,
+    first_epochs: Mapping[int, int],
+    augment: Callable[[Any, int], tuple[Any, Any]],
+) -> None:
+    """Draw `training_rows` into a run's folder, as `contact_sheet.png`."""
+    rows, labels = training_rows(loader, first_epochs, augment)
     contact_sheet(rows, labels).save(folder / "contact_sheet.png")

@@ -1,7 +1,8 @@
-"""How many CPU cores this process may use: its affinity, and its container's quota."""
+"""What limits this process: how many CPU cores it may use, and the control groups it is in."""
 
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -15,28 +16,32 @@ def available_cpus(root: str | os.PathLike[str] = "/") -> int:
         root: Where /proc and /sys are looked for.
     """
     num_bound = len(os.sched_getaffinity(0))
-    return max(1, min([num_bound, *map(math.ceil, _quotas(Path(root)))]))
+    quotas = (quota for group in control_groups(Path(root), "cpu") for quota in _quota(group))
+    return max(1, min([num_bound, *map(math.ceil, quotas)]))
 
 
-def _quotas(root: Path) -> list[float]:
-    """Read the quotas, in cores, of the control groups this process is in, as far as there are."""
-    quotas: list[float] = []
+def control_groups(root: Path, controller: str) -> Iterator[Path]:
+    """Give the folders of the control groups whose limits hold for this process.
+
+    Args:
+        root: Where /proc and /sys are looked for.
+        controller: Such as "cpu" or "memory".
+    """
     try:
         groups = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:  # a system without control groups
-        return quotas
+        return
     for line in groups:
         _, controllers, path = line.split(":", 2)
         folder = root / "sys/fs/cgroup"
         if controllers:  # version 1: a hierarchy for each controller
-            if "cpu" not in controllers.split(","):
+            if controller not in controllers.split(","):
                 continue
-            folder /= "cpu"
+            folder /= controller
         # Within a container the path may be the host's, of which the last part alone is mounted.
         parts = Path(path.lstrip("/")).parts
         for depth in range(len(parts) + 1):
-            quotas += _quota(folder.joinpath(*parts[:depth]))
-    return quotas
+            yield folder.joinpath(*parts[:depth])
 
 
 def _quota(folder: Path) -> list[float]:

@@ -85,9 +85,14 @@ def resolution(epoch: int, section: ResolutionSection) -> int:
     return round(exact / section.multiple) * section.multiple
 
 
+def first_epochs(section: ResolutionSection, epochs: int) -> dict[int, int]:
+    """Map each resolution that a run of so many epochs trains at to its first epoch, from 0."""
+    return {resolution(epoch, section): epoch for epoch in reversed(range(epochs))}
+
+
 def resolutions(section: ResolutionSection, epochs: int) -> list[int]:
     """List the distinct resolutions that a run of so many epochs trains at, in order of use."""
-    return list(dict.fromkeys(resolution(epoch, section) for epoch in range(epochs)))
+    return sorted(first_epochs(section, epochs))
 
 
 def strength(start: float, section: ResolutionSection, epoch: int) -> float:

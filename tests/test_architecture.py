@@ -16,8 +16,8 @@ MAX_CALLS_TO_BACKWARD = 2
 
 # Module: the only places that may import it.
 ONLY = {
-    "ffcv": ("ffvit/data/", "ffvit/jpeg/"),
-    "timm": ("ffvit/models/", "ffvit/optim.py", "ffvit/trainer.py"),
+    "ffcv": ("ffvit/data/", "ffvit/jpeg/", "ffvit/doctor/"),
+    "timm": ("ffvit/models/", "ffvit/optim.py", "ffvit/trainer.py", "ffvit/doctor/"),
     "fastargs": ("ffvit/config.py",),
 }
 # Place: what it may never import.

@@ -91,14 +91,23 @@ def save_sample(path: Path, sample: int, out: Path) -> str:
         if isinstance(stored, bytes) and out.suffix.lower() != ".png":
             out.write_bytes(stored)
         else:
-            _decode(path, sample, stored).save(out)
+            decode_stored(stored, f"{path}: sample {sample}").save(out)
     except OSError as error:
         raise BetonError(f"{out}: cannot write it ({error.strerror or error}).") from None
     name = f" ({info.label_names[label]})" if info.label_names else ""
     return printable(f"{out}: sample {sample} of {path}, label {label}{name}")
 
 
-def _decode(path: Path, sample: int, stored: bytes | npt.NDArray[np.uint8]) -> Image.Image:
+def decode_stored(stored: bytes | npt.NDArray[np.uint8], name: str) -> Image.Image:
+    """Decode an image as a beton stores it, by Pillow.
+
+    Args:
+        stored: A JPEG file, or (height, width, 3) uint8 pixels.
+        name: Of the sample, for the error.
+
+    Raises:
+        BetonError: It cannot be decoded.
+    """
     if not isinstance(stored, bytes):
         return Image.fromarray(stored)
     with warnings.catch_warnings():
@@ -107,8 +116,7 @@ def _decode(path: Path, sample: int, stored: bytes | npt.NDArray[np.uint8]) -> I
             return Image.open(io.BytesIO(stored), formats=["JPEG"]).convert("RGB")
         except Exception as error:  # noqa: BLE001 - on damaged files Pillow raises nearly anything
             raise BetonError(
-                f"{path}: sample {sample} cannot be decoded ({error}); save it as .jpg to get its "
-                "bytes."
+                f"{name} cannot be decoded ({error}); save it as .jpg to get its bytes."
             ) from None
 
 

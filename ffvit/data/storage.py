@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ffvit.data.beton import BetonInfo, Tables, check_same_classes, open_beton, read_tables
+from ffvit.data.beton import JPG, BetonInfo, Tables, check_same_classes, open_beton, read_tables
 from ffvit.errors import BetonError
 
 # What the decoders read of an image. `address` is one of this process's memory.
@@ -77,6 +77,11 @@ class MappedBeton:
                 "replaced at any time by renaming another file over it.",
                 is_local=True,
             )
+
+    def read(self, address: int, num_bytes: int) -> bytes:
+        """Copy a part of the file."""
+        start = address - self.base
+        return self._map[start : start + num_bytes]
 
     def read_ahead(self, address: int, num_bytes: int) -> None:
         """Ask the system to read a part of the file before it is needed."""
@@ -174,8 +179,20 @@ class Storage:
 
     def describe(self, sample: int) -> str:
         """Name a sample by its file and its index there."""
-        index = int(np.searchsorted(self._begins, sample, side="right")) - 1
+        index = self._beton_of(sample)
         return f"{self._betons[index].info.path}: sample {sample - self._begins[index]}"
+
+    def read(self, sample: int) -> bytes | npt.NDArray[np.uint8]:
+        """Copy an image as it is stored: a JPEG file, or (height, width, 3) uint8 pixels."""
+        image = self.images[sample]
+        beton = self._betons[self._beton_of(sample)]
+        data = beton.read(int(image["address"]), int(image["size"]))
+        if image["mode"] == JPG:
+            return data
+        return np.frombuffer(data, dtype=np.uint8).reshape(image["height"], image["width"], 3)
+
+    def _beton_of(self, sample: int) -> int:
+        return int(np.searchsorted(self._begins, sample, side="right")) - 1
 
     def by_place(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Find the samples that are stored at these places, counted through all files.

@@ -1,7 +1,7 @@
 """Train a vision model on betons.
 
     python train_imagenet.py --config ff_configs/quickstart.yaml
-    torchrun --nproc_per_node=8 train_imagenet.py --config ff_configs/base.yaml --training.seed=1
+    torchrun --nproc_per_node=8 train_imagenet.py --config ff_configs/base_88_epochs.yaml
 
 `--help` lists every option.
 """

@@ -13,6 +13,7 @@ from ffvit.errors import one_line_errors
 COMMANDS = {
     "doctor": "what is wrong with this machine, and what mends it",
     "preview": "a picture of a config's data: as stored, and as the model will see them",
+    "budget": "which recipe to train in a given time, and what it may give",
     "report": "table and charts of one or several runs",
     "sample": "write the built-in sample images",
     "repack": "add restart markers to a beton's JPEGs, lossless",

@@ -168,7 +168,7 @@ def _read_yaml(path: str) -> dict[str, Any]:
         isinstance(v, Mapping) for v in content.values()
     ):
         raise ConfigError(
-            f"{path}: expected sections with options below them, as in ff_configs/base.yaml."
+            f"{path}: expected sections with options below them, as in ff_configs/quickstart.yaml."
         )
     return {
         f"{section}.{name}": value

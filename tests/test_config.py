@@ -251,7 +251,9 @@ def test_every_option_is_set_by_a_shipped_config():
 
 
 def test_both_families_are_complete():
-    ours = {"base.yaml", "tiny.yaml", "large.yaml", "quickstart.yaml", "imagenette.yaml"}
+    sizes = ("tiny", "base", "large")
+    ours = {f"{size}_{e}_epochs.yaml" for size in sizes for e in FFCV_EPOCHS}
+    ours |= {f"{size}_300_paper.yaml" for size in sizes} | {"quickstart.yaml", "imagenette.yaml"}
     published = {f"rn{size}_{e}_epochs.yaml" for size in (18, 50) for e in FFCV_EPOCHS}
     assert {path.name for path in SHIPPED} >= ours | published
 

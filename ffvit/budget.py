@@ -1,0 +1,236 @@
+"""What a recipe costs and what it may give, told before it is run.
+
+Operations are counted. Hours and accuracies are forecasts, until somebody has measured them: hours
+suppose that a share of the device's peak is reached (`UTILISATION`), that several devices are as
+many times faster, and that no time goes into validation or waiting for images.
+"""
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from ffvit import schedules
+from ffvit.config import load_train_config
+from ffvit.errors import ConfigError
+from ffvit.flops import PEAK_FLOPS, training_flops
+from ffvit.models import create_model
+from ffvit.options import TrainConfig
+
+SIZES = ("tiny", "base", "large")
+NUM_CLASSES = 1000
+NUM_IMAGES = 1_281_167  # of ImageNet's training set
+# Model FLOPs utilisation (MFU): the share of the dense bf16 peak. Tiny's matrices are narrow.
+UTILISATION = {"tiny": 0.25, "base": 0.40, "large": 0.40}
+# Top-1 in % at 224 px, by the name of the config. The paper's recipes: as the paper reports. The
+# others: a judgement. MLP-Mixer-B/16 had 70.5 % after 60 epochs and 76.4 % after 300, so some 3.6
+# points for each e-fold of epochs; EfficientTrain++'s curricula gave 3 to 4 points at a third of
+# the cost. Large is put as far below base as in the paper, 3.5, or up to 6.
+TOP_1 = {
+    "tiny_16_epochs": "48 to 55",
+    "tiny_24_epochs": "51 to 58",
+    "tiny_32_epochs": "54 to 60",
+    "tiny_40_epochs": "56 to 62",
+    "tiny_56_epochs": "58 to 64",
+    "tiny_88_epochs": "60 to 66",
+    "tiny_300_paper": "61.4",
+    "base_16_epochs": "58 to 64",
+    "base_24_epochs": "62 to 67",
+    "base_32_epochs": "65 to 69",
+    "base_40_epochs": "67 to 70",
+    "base_56_epochs": "69 to 72",
+    "base_88_epochs": "71.5 to 74.5",
+    "base_300_paper": "74.9",
+    "large_16_epochs": "52 to 60",
+    "large_24_epochs": "56 to 63",
+    "large_32_epochs": "59 to 65",
+    "large_40_epochs": "61 to 66",
+    "large_56_epochs": "63 to 68",
+    "large_88_epochs": "66 to 71",
+    "large_300_paper": "71.4",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """A recipe of ff_configs/ on ImageNet.
+
+    Attributes:
+        path: Its YAML file.
+        config: Its options.
+        phases: (resolution in pixels, epochs) in their order.
+        flops: Floating-point operations of all forward and backward passes.
+    """
+
+    path: Path
+    config: TrainConfig
+    phases: list[tuple[int, int]]
+    flops: int
+
+    @property
+    def size(self) -> str:
+        """Which model: tiny, base or large."""
+        return self.path.stem.partition("_")[0]
+
+    @property
+    def num_updates(self) -> int:
+        """Optimizer updates; a partial batch at an epoch's end is left out."""
+        return self.config.training.epochs * (NUM_IMAGES // self.config.training.global_batch_size)
+
+    @property
+    def num_images(self) -> int:
+        """Images seen, each as often as it is seen."""
+        return self.num_updates * self.config.training.global_batch_size
+
+    @property
+    def top_1(self) -> str:
+        """Accuracy to expect, with where it comes from."""
+        figure = f"{TOP_1[self.path.stem]} %"
+        if self.path.stem.endswith("paper"):
+            return f"{figure} (the paper's; not measured with this code)"
+        return f"{figure} (forecast, not measured)"
+
+    def gpu_hours(self, gpu: str) -> float:
+        """Forecast the hours on one GPU, by its name in `PEAK_FLOPS`."""
+        return self.flops / (UTILISATION[self.size] * PEAK_FLOPS[gpu]) / 3600
+
+    def command(self, num_gpus: int) -> str:
+        """Return what to type.
+
+        Raises:
+            ConfigError: The batch does not fall into so many equal parts.
+        """
+        batch_size, rest = divmod(self.config.training.global_batch_size, num_gpus)
+        if rest:
+            raise ConfigError(
+                f"--num_gpus={num_gpus} does not divide the batch of {self.path},"
+                f" {self.config.training.global_batch_size} images; use a power of 2."
+            )
+        launcher = f"torchrun --nproc_per_node={num_gpus}" if num_gpus > 1 else "python"
+        words = f"{launcher} train_imagenet.py --config {self.path}"
+        group, mixed = self.config.augment.mixup_group, self.config.augment
+        if (mixed.mixup > 0 or mixed.cutmix > 0) and batch_size % group:
+            words += f" --augment.mixup_group={batch_size}"
+        return words
+
+
+def load_budget(path: Path) -> Budget:
+    """Read a recipe and count its operations.
+
+    Args:
+        path: A YAML of ff_configs/ whose name is in `TOP_1`.
+    """
+    config, _ = load_train_config(["--config", str(path)])
+    epochs = config.training.epochs
+    with torch.device("meta"):
+        model = create_model(config.model, NUM_CLASSES)
+    by_epoch = [schedules.resolution(epoch, config.resolution) for epoch in range(epochs)]
+    phases = [(side, len(list(run))) for side, run in itertools.groupby(by_epoch)]
+    batch_size = config.training.global_batch_size
+    images_per_epoch = NUM_IMAGES // batch_size * batch_size
+    flops = sum(n * images_per_epoch * training_flops(model, side) for side, n in phases)
+    return Budget(path, config, phases, flops)
+
+
+def load_budgets(size: str, folder: Path) -> list[Budget]:
+    """Read all recipes of one model, from the cheapest to the paper's.
+
+    Raises:
+        ConfigError: No such model, or the folder lacks one of them.
+    """
+    if size not in SIZES:
+        raise ConfigError(f"--model={size}: expected one of {', '.join(SIZES)}.")
+    paths = [folder / f"{name}.yaml" for name in TOP_1 if name.startswith(f"{size}_")]
+    for path in paths:
+        if not path.is_file():
+            raise ConfigError(
+                f"--configs={folder}: expected the repository's folder of recipes, but there is no"
+                f" {path}; run this in the repository, or name the folder."
+            )
+    return sorted((load_budget(path) for path in paths), key=lambda budget: budget.flops)
+
+
+def find_gpu(name: str) -> str:
+    """Find a GPU in `PEAK_FLOPS` by a name typed in any case and spacing.
+
+    Raises:
+        ConfigError: Its peak is not known.
+    """
+    known = {_squeezed(gpu): gpu for gpu in PEAK_FLOPS}
+    if _squeezed(name) not in known:
+        raise ConfigError(f"--gpu={name}: expected one of {', '.join(PEAK_FLOPS)}.")
+    return known[_squeezed(name)]
+
+
+def recommend(size: str, gpu: str, hours: float, num_gpus: int, folder: Path) -> str:
+    """Describe the longest recipe that is forecast to end in time, and the next one.
+
+    Args:
+        size: Which model: tiny, base or large.
+        gpu: By a name that `find_gpu` knows.
+        hours: On the clock.
+        num_gpus: How many work side by side.
+        folder: With the recipes.
+
+    Raises:
+        ConfigError: One of these is not known or makes no sense, or no recipe is short enough.
+    """
+    if not hours > 0:
+        raise ConfigError(f"--hours={hours:g}: expected more than 0.")
+    if num_gpus < 1:
+        raise ConfigError(f"--num_gpus={num_gpus}: expected 1 or more.")
+    gpu = find_gpu(gpu)
+    budgets = load_budgets(size, folder)
+    fitting = [b for b in budgets if b.gpu_hours(gpu) <= hours * num_gpus]
+    if not fitting:
+        least = budgets[0].gpu_hours(gpu) / num_gpus
+        raise ConfigError(
+            f"--hours={hours:g}: the shortest recipe for {size}, {budgets[0].path}, is forecast to"
+            f" take {least:.2f} h on {num_gpus} {gpu}; give more of either, or another model."
+        )
+    lines = list(describe(fitting[-1], gpu, num_gpus))
+    for budget in budgets[len(fitting) : len(fitting) + 1]:
+        needed = budget.gpu_hours(gpu) / num_gpus
+        lines.append(f"next      {budget.path} needs {needed:.2f} h: {budget.top_1}")
+    lines += ["", f"    {fitting[-1].command(num_gpus)}"]
+    return "\n".join(lines)
+
+
+def describe(budget: Budget, gpu: str, num_gpus: int) -> Iterator[str]:
+    """Give the lines of a table: what is computed, in how many hours, for which accuracy."""
+    share, peak = UTILISATION[budget.size], PEAK_FLOPS[gpu] / 1e12
+    hours = budget.gpu_hours(gpu) / num_gpus
+    yield f"config    {budget.path}"
+    yield f"images    {budget.num_images / 1e6:.1f} million, {budget.config.training.epochs} epochs"
+    yield f"pixels    {resolution_ramp(budget)}"
+    yield f"FLOPs     {exponential(budget.flops)}, forward and backward, counted"
+    yield (
+        f"hours     {rounded(hours)} on {num_gpus} {gpu} (forecast: {100 * share:.0f} % of"
+        f" {peak:.0f} TFLOP/s; no validation, no wait for images)"
+    )
+    yield f"top-1     {budget.top_1}"
+
+
+def resolution_ramp(budget: Budget) -> str:
+    """Say which resolution is trained for how long: "128 px for 7 epochs, 224 for 3"."""
+    (first, num_epochs), *others = budget.phases
+    return ", ".join(
+        [f"{first} px for {num_epochs} epochs", *(f"{side} for {n}" for side, n in others)]
+    )
+
+
+def exponential(value: float) -> str:
+    """Write a large number with two digits, such as 1.9e+18 as 1.9e18."""
+    return f"{value:.1e}".replace("e+", "e")
+
+
+def rounded(hours: float) -> str:
+    """Write hours with two digits: 13, 4.0 or 0.69."""
+    return f"{hours:.{0 if hours >= 10 else 1 if hours >= 1 else 2}f}"
+
+
+def _squeezed(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower()).removeprefix("nvidia").removeprefix("geforce")

@@ -7,13 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from timm.data import Mixup
+from timm.data import Mixup, create_transform
+from timm.data.distributed_sampler import RepeatAugSampler
 from timm.scheduler import CosineLRScheduler
 from torch import nn
 
 from ffvit import schedules
 from ffvit.config import load_train_config, to_dict
-from ffvit.data.order import train_order
+from ffvit.data.operations.policies import NUM_RAND_AUGMENT, Operation, parse_policy
+from ffvit.data.order import epoch_permutation, repeat_samples, train_order
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = ("tiny", "base", "large")
@@ -41,13 +43,19 @@ DEIT = types.SimpleNamespace(
     mixup_prob=1.0,
     mixup_switch_prob=0.5,
     mixup_mode="batch",
+    color_jitter=0.4,
+    aa="rand-m9-mstd0.5-inc1",
+    train_interpolation="bicubic",
+    reprob=0.25,
+    remode="pixel",
+    recount=1,
 )
 
 
-@pytest.fixture(params=SIZES)
-def recipe(request):
-    path = ROOT / "ff_configs" / f"{request.param}_300_paper.yaml"
-    return load_train_config(["--config", str(path)])[0]
+@pytest.fixture(scope="module")
+def recipe():
+    """One of the three, which are the same but for the model."""
+    return load_train_config(["--config", str(ROOT / "ff_configs" / "base_300_paper.yaml")])[0]
 
 
 def steps_per_epoch(recipe):
@@ -95,6 +103,22 @@ def test_an_epoch_has_deits_number_of_images(recipe):
     assert len(order.positions) == updates
 
 
+def test_an_epoch_shows_the_images_that_timms_repeating_sampler_shows(recipe):
+    """So many different ones, each three times; the last one may be cut."""
+    batch_size = recipe.training.global_batch_size
+    permutation = epoch_permutation(NUM_IMAGES, recipe.training.seed, epoch=0)
+    ours = repeat_samples(permutation, recipe.data.repeats, batch_size)
+    theirs = []
+    for rank in range(DEIT.world_size):
+        sampler = RepeatAugSampler(range(NUM_IMAGES), num_replicas=DEIT.world_size, rank=rank)
+        theirs.append(list(sampler))
+    for shown in (ours, np.concatenate(theirs)):
+        counts = np.bincount(shown, minlength=NUM_IMAGES)
+        assert len(shown) == 1251 * 1024
+        assert np.bincount(counts).tolist() == [NUM_IMAGES - 427_008, 0, 0, 427_008]
+        assert counts.sum() == 1251 * 1024
+
+
 def test_mixing_is_timms_for_each_batch_of_a_gpu(recipe):
     theirs = Mixup(
         mixup_alpha=DEIT.mixup,
@@ -107,8 +131,81 @@ def test_mixing_is_timms_for_each_batch_of_a_gpu(recipe):
     ours = recipe.augment
     assert (ours.mixup, ours.cutmix) == (theirs.mixup_alpha, theirs.cutmix_alpha)
     assert (ours.mixup_prob, ours.mixup_switch_prob) == (theirs.mix_prob, theirs.switch_prob)
-    assert ours.mixup_group == DEIT.batch_size
+    assert (ours.mixup_mode, ours.mixup_group) == (theirs.mode, DEIT.batch_size)
     assert recipe.training.label_smoothing == theirs.label_smoothing
+
+
+@pytest.fixture(scope="module")
+def transforms():
+    """The steps of timm's training transform as DeiT asks for it, by name of their class."""
+    transform = create_transform(
+        DEIT.input_size,
+        is_training=True,
+        color_jitter=DEIT.color_jitter,
+        auto_augment=DEIT.aa,
+        interpolation=DEIT.train_interpolation,
+        re_prob=DEIT.reprob,
+        re_mode=DEIT.remode,
+        re_count=DEIT.recount,
+    )
+    return {type(step).__name__: step for step in transform.transforms}
+
+
+def test_crops_flips_and_erasing_are_timms(recipe, transforms):
+    crop, erasing = transforms["RandomResizedCropAndInterpolation"], transforms["RandomErasing"]
+    assert (recipe.data.min_scale, 1) == tuple(crop.scale)
+    assert tuple(crop.ratio) == (3 / 4, 4 / 3)  # ours has no option for it: docs/decode.md
+    assert recipe.data.flip
+    assert transforms["RandomHorizontalFlip"].p == 0.5
+    assert (recipe.augment.erasing, erasing.mode) == (erasing.probability, "pixel")
+    assert (erasing.min_count, erasing.max_count) == (1, 1)
+
+
+def test_there_is_no_colour_jitter_beside_randaugment(recipe, transforms):
+    assert "ColorJitter" not in transforms
+    assert recipe.augment.color_jitter == 0
+
+
+def test_augmentation_is_of_full_strength_in_all_epochs(recipe):
+    strengths = [
+        schedules.strength(recipe.augment.ramp_start, recipe.resolution, epoch)
+        for epoch in range(recipe.training.epochs)
+    ]
+    assert strengths == [1.0] * DEIT.epochs
+
+
+def test_operations_and_arguments_of_the_300_epochs_are_distributed_as_timms(recipe, transforms):
+    """All of timm's calls are recorded instead of done; 150 images of each of our epochs."""
+    policy = parse_policy(recipe.augment.policy)
+    operations, arguments = [], []
+    for epoch in range(recipe.training.epochs):
+        strength = schedules.strength(recipe.augment.ramp_start, recipe.resolution, epoch)
+        draws = policy.draw(recipe.training.seed, epoch, np.arange(150), strength)
+        operations.append(draws.operations.ravel())
+        arguments.append(draws.arguments.ravel())
+    operations, arguments = np.concatenate(operations), np.concatenate(arguments)
+
+    randaugment = transforms["RandAugment"]
+    recorded = [[] for _ in randaugment.ops]
+    for values, operation in zip(recorded, randaugment.ops, strict=True):
+        operation.aug_fn = lambda image, *args, values=values, **_: (
+            values.append(args[0] if args else 0.0) or image
+        )
+    for _ in range(45_000):
+        randaugment(None)
+
+    num_draws = 45_000 * 2
+    assert len(operations) == num_draws
+    assert len(randaugment.ops) == NUM_RAND_AUGMENT
+    for number, theirs in enumerate(recorded):
+        name = randaugment.ops[number].name
+        assert Operation(number).name.replace("_", "").lower() in name.lower(), name
+        ours = arguments[operations == number]
+        for count in (len(ours), len(theirs)):  # of 15, and each is done half of the time
+            assert count == pytest.approx(num_draws / 15 / 2, rel=0.1), name
+        error = np.std(ours) * (2 / len(ours)) ** 0.5
+        assert abs(np.mean(ours) - np.mean(theirs)) <= 5 * error, name
+        assert np.std(ours) == pytest.approx(np.std(theirs), rel=0.2), name
 
 
 def test_the_rest_is_deits(recipe):
@@ -125,7 +222,6 @@ def test_the_rest_is_deits(recipe):
     validation = recipe.validation
     assert (validation.resolution, validation.ratio) == (224, 224 / 256)
     assert (validation.filter, validation.flip_average) == ("bicubic", False)
-    assert (recipe.data.min_scale, recipe.data.flip) == (0.08, True)
 
 
 def test_the_three_sizes_differ_in_the_model_alone():

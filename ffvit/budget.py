@@ -211,6 +211,8 @@ def describe(budget: Budget, gpu: str, num_gpus: int) -> Iterator[str]:
         f"hours     {rounded(hours)} on {num_gpus} {gpu} (forecast: {100 * share:.0f} % of"
         f" {peak:.0f} TFLOP/s; no validation, no wait for images)"
     )
+    rate = budget.num_images / hours / 3600
+    yield f"images/s  {rate:,.0f} on average, which loading must keep up with (docs/benchmarks.md)"
     yield f"top-1     {budget.top_1}"
 
 

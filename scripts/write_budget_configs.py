@@ -24,6 +24,7 @@ from ffvit.budget import (  # noqa: E402
     exponential,
     load_budget,
     load_budgets,
+    recommend,
     resolution_ramp,
     rounded,
 )
@@ -219,10 +220,15 @@ def cost_entry(budget: Budget) -> str:
 
 
 def tables() -> dict[str, str]:
-    """Make the tables of docs/reproduce.md: the paper's recipes and the ladder."""
+    """Make what stands in docs/reproduce.md: the paper's recipes, the ladder, and an example."""
     budgets = [budget for size in SIZES for budget in load_budgets(size, FOLDER)]
     papers = [b for b in budgets if b.path.stem.endswith("paper")]
-    return {"paper": table(papers), "ladder": table([b for b in budgets if b not in papers])}
+    example = recommend("base", "h200", hours=4, num_gpus=1, folder=Path("ff_configs"))
+    return {
+        "budget": textwrap.indent(f"\n{example}\n", "    "),
+        "paper": table(papers),
+        "ladder": table([b for b in budgets if b not in papers]),
+    }
 
 
 def table(budgets: list[Budget]) -> str:

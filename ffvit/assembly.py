@@ -202,7 +202,7 @@ def assemble(config: TrainConfig, ranks: Ranks) -> Parts:
     seed_torch(config.training.seed)
     model = create_model(config.model, num_classes).to(ranks.device)
     check_resolutions(config.model.name, model, [*resolutions, config.validation.resolution])
-    optimizer = create_optimizer(model, config.training, ranks.device)
+    optimizer = create_optimizer(model, config.training)
     return Parts(
         config, ranks, train_loader, val_loader, num_classes, resolutions, model, optimizer
     )

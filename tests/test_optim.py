@@ -12,8 +12,6 @@ from ffvit.models import create_model
 from ffvit.optim import create_optimizer, parameter_groups
 from ffvit.options import ModelSection, TrainingSection
 
-CPU = torch.device("cpu")
-
 
 def names_by_decay(model, **options):
     names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -135,7 +133,7 @@ def test_frozen_parameters_are_in_no_group_and_shared_ones_in_one():
 def test_the_optimizer_decays_positions_only_if_told(decay_positions):
     model = create_model(ModelSection(name="ff_pico", image_size=32, patch_size=8, depth=1), 3)
     section = TrainingSection(weight_decay=0.5, decay_positions=decay_positions)
-    groups = create_optimizer(model, section, CPU).param_groups
+    groups = create_optimizer(model, section).param_groups
     decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     assert decays[id(model.pos_encoding.pos_embed)] == (0.5 if decay_positions else 0.0)
     assert decays[id(model.cls_token)] == 0.0
@@ -143,7 +141,7 @@ def test_the_optimizer_decays_positions_only_if_told(decay_positions):
 
 def test_adamw_takes_momentum_as_beta_1_and_starts_at_rate_0():
     section = TrainingSection(optimizer="adamw", momentum=0.8, weight_decay=0.3)
-    optimizer = create_optimizer(nn.Linear(2, 3), section, CPU)
+    optimizer = create_optimizer(nn.Linear(2, 3), section)
     assert type(optimizer) is torch.optim.AdamW
     assert optimizer.defaults["betas"] == (0.8, 0.999)
     assert optimizer.defaults["eps"] == 1e-8
@@ -154,7 +152,7 @@ def test_adamw_takes_momentum_as_beta_1_and_starts_at_rate_0():
 def test_sgd_steps_as_written_out_by_hand():
     model = nn.Linear(2, 3)
     section = TrainingSection(optimizer="sgd", momentum=0.5, weight_decay=0.1)
-    optimizer = create_optimizer(model, section, CPU)
+    optimizer = create_optimizer(model, section)
     for group in optimizer.param_groups:
         group["lr"] = 0.25
     weight, bias = model.weight.detach().clone(), model.bias.detach().clone()
@@ -170,12 +168,11 @@ def test_sgd_steps_as_written_out_by_hand():
     torch.testing.assert_close(model.bias, bias)
 
 
-@pytest.mark.gpu
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
-def test_optimizer_on_a_gpu_is_fused(name):
-    device = torch.device("cuda")
+def test_optimizer_is_fused(name, device):
     model = nn.Linear(2, 3, device=device)
-    optimizer = create_optimizer(model, TrainingSection(optimizer=name), device)
+    optimizer = create_optimizer(model, TrainingSection(optimizer=name))
     model(torch.ones(1, 2, device=device)).sum().backward()
     optimizer.step()
     assert optimizer.defaults["fused"]
@@ -191,4 +188,4 @@ def test_optimizer_on_a_gpu_is_fused(name):
 )
 def test_unknown_optimizer_and_values_out_of_range_are_refused(section, message):
     with pytest.raises(ConfigError, match=message):
-        create_optimizer(nn.Linear(2, 3), section, CPU)
+        create_optimizer(nn.Linear(2, 3), section)

@@ -76,7 +76,7 @@ def trainer(section=SECTION, model=None, lr=3e-3, log_interval=4, log=None):
     model = model or network()
     return Trainer(
         model,
-        create_optimizer(model, section, RANKS.device),
+        create_optimizer(model, section),
         section,
         RANKS,
         NUM_CLASSES,

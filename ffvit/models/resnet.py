@@ -87,7 +87,8 @@ def _create(
         ResNet, name, pretrained, block=block, layers=layers, zero_init_last=False, **options
     )
     blur_strided_convolutions(model)
-    return model
+    # As the images come: else each convolution lays out its weights anew in every pass.
+    return model.to(memory_format=torch.channels_last)
 
 
 @register_model

@@ -113,3 +113,10 @@ def test_blur_takes_over_the_convolutions_own_parameters() -> None:
     assert blurred.weight is conv.weight
     assert blurred.bias is conv.bias
     assert list(blurred.state_dict()) == ["weight", "bias"]
+
+
+def test_weights_are_laid_out_as_the_images_are() -> None:
+    model = timm.create_model("resnet18_blurpool", num_classes=3)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            assert module.weight.is_contiguous(memory_format=torch.channels_last)

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import zip_longest
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import record_function
 
+from ffvit.compilation import compile_model, warm_up
 from ffvit.distributed import Ranks
 from ffvit.errors import DivergenceError, check_option
 from ffvit.memory import used_gib
@@ -107,6 +108,7 @@ class Trainer:
         self._workload = workload
         self._stage = stage
         self._inner = compile_model(model, num_resolutions) if section.compile else model
+        self._compiled: set[int] = set()
         self._outer = self._inner
         if ranks.world_size > 1:
             device_ids = [ranks.device] if ranks.device.type == "cuda" else None
@@ -143,6 +145,7 @@ class Trainer:
         global_batch_size = self._section.global_batch_size
         set_resolution(self.model, batches.resolution)
         self._outer.train()
+        self._compile(batches.resolution)
         title = f"epoch {epoch + 1}/{self._section.epochs}"
         with (
             contextlib.closing(iter(batches)) as source,
@@ -168,6 +171,19 @@ class Trainer:
         result: dict[str, Any] = tally.result(global_batch_size)
         result |= self._use(result["images_per_s"], batches.resolution)
         return result | {"learning_rate": self._learning_rate(self.step - 1)}
+
+    def _compile(self, resolution: int) -> None:
+        """Compile the training graph of a new resolution, before the epoch's clocks run."""
+        if not self._section.compile or resolution in self._compiled:
+            return
+        self._compiled.add(resolution)
+        batch_size = self._ranks.micro_batch_size(
+            self._section.global_batch_size, self._section.accumulation_steps
+        )
+        shape = (batch_size, resolution, resolution, 3)
+        images = torch.zeros(shape, dtype=torch.uint8, device=self._ranks.device)
+        seconds = warm_up(self._outer, self._prepare(images), self._autocast())
+        self._log.line(f"compiled for {resolution} px in {seconds:.0f} s")
 
     def _use(self, images_per_s: float, resolution: int) -> dict[str, float | None]:
         """Say how much of the device is used; without a workload, only of its memory."""
@@ -377,13 +393,3 @@ def seed_torch(*counters: int) -> None:
     """
     text = "/".join(map(str, counters))
     torch.manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))
-
-
-def compile_model(model: nn.Module, num_resolutions: int) -> nn.Module:
-    """Compile one graph per resolution, training and evaluation apart.
-
-    Reaching dynamo's limit would quietly run the rest uncompiled; here it is an error.
-    """
-    torch._dynamo.config.recompile_limit = 2 * num_resolutions + 2
-    torch._dynamo.config.fail_on_recompile_limit_hit = True
-    return cast("nn.Module", torch.compile(model, dynamic=False))

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from ffvit.distributed import Ranks
 from ffvit.errors import DivergenceError
@@ -283,10 +284,10 @@ def test_loading_keeps_this_devices_way_to_compute_updates():
     subject = trainer()
     state = copy.deepcopy(subject.state_dict())
     for group in state["optimizer"]["param_groups"]:
-        group["foreach"], group["fused"] = False, True
+        group["foreach"], group["fused"] = True, False
     subject.load_state_dict(state)
-    assert {group["fused"] for group in subject.optimizer.param_groups} == {False}
-    assert {group["foreach"] for group in subject.optimizer.param_groups} == {True}
+    assert {group["fused"] for group in subject.optimizer.param_groups} == {True}
+    assert {group["foreach"] for group in subject.optimizer.param_groups} == {None}
 
 
 def test_evaluation_that_misses_images_is_an_error():
@@ -346,3 +347,27 @@ def test_a_state_that_is_not_finite_is_not_given_out():
     subject._augment = lambda batch, _: (prepare(batch[0]) * float("nan"), batch[1])
     with pytest.raises(DivergenceError, match=r"got nan in step 1 \(epoch 1"):
         subject.train_epoch(Batches(), 0, lambda: save(subject))
+
+
+def test_compilation_comes_before_the_batches_once_and_leaves_no_trace(monkeypatch):
+    backend = CompileCounterWithBackend("eager")
+    compile_with = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda m, **kw: compile_with(m, backend=backend, **kw))
+
+    class Watched(Batches):
+        def __iter__(self):
+            assert backend.frame_count == section.compile
+            yield from super().__iter__()
+
+    results = []
+    for compiled in (False, True):
+        torch._dynamo.reset()
+        section = replace(SECTION, compile=compiled)
+        torch.manual_seed(3)
+        normed = nn.Sequential(nn.BatchNorm2d(3), *network())
+        subject = trainer(section, model=normed)
+        for epoch in range(2):
+            subject.train_epoch(Watched(), epoch)
+        results.append(torch.cat([weights(normed), normed[0].running_mean]))
+    assert backend.frame_count == 1
+    assert torch.equal(*results)

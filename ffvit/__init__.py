@@ -9,3 +9,7 @@ import os
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 __version__ = "0.1.0"
+
+from ffvit.timm_registration import register_with_timm
+
+register_with_timm()

@@ -19,6 +19,7 @@ COMMANDS = {
     "repack": "add restart markers to a beton's JPEGs, lossless",
     "verify": "decode every image of betons, compare every byte with their manifests",
     "profile": "where the time of a training run goes",
+    "export": "a run's model for timm, the Hugging Face hub, ONNX Runtime and torch.export",
     "inspect": "what is inside a beton; or save one image",
 }
 

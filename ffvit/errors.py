@@ -64,6 +64,11 @@ def printable(text: str) -> str:
     )
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, at most 200 characters; its type if it has none."""
+    return (str(error).strip().partition("\n")[0] or type(error).__name__)[:200]
+
+
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
     """Print a `UserError` as one line on stderr and exit with status 2.

@@ -146,3 +146,21 @@ def beton_copy(tiny_beton: Path, tmp_path: Path) -> Path:
         tiny_beton.with_name(f"{tiny_beton.name}.json").read_bytes()
     )
     return path
+
+
+@pytest.fixture(scope="session")
+def run_folder(tiny_betons: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run's folder as training on the tiny betons leaves it."""
+    from trained_run import write_run  # noqa: PLC0415
+
+    return write_run(tmp_path_factory.mktemp("runs") / "tiny", tiny_betons)
+
+
+@pytest.fixture(scope="session")
+def exported_folder(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder that `export` writes of it."""
+    from ffvit.__main__ import main  # noqa: PLC0415
+
+    folder = tmp_path_factory.mktemp("exported") / "tiny"
+    main(["export", str(run_folder), str(folder)])
+    return folder

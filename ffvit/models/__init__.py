@@ -13,7 +13,7 @@ import timm
 import torch
 from torch import nn
 
-from ffvit.errors import ConfigError
+from ffvit.errors import ConfigError, first_line
 from ffvit.models.attention_only import AttentionOnlyViT
 from ffvit.models.author_checkpoints import load_author_checkpoint
 from ffvit.models.feedforward import FeedForwardViT
@@ -27,6 +27,7 @@ __all__ = [
     "FeedForwardViT",
     "check_resolutions",
     "create_model",
+    "create_with_options",
     "load_author_checkpoint",
     "resolution_multiple",
     "set_resolution",
@@ -64,6 +65,24 @@ def create_model(section: ModelSection, num_classes: int) -> nn.Module:
         num_classes: Classes of the head; `section.num_classes` is not read.
 
     Raises:
+        ConfigError: As `create_with_options`.
+    """
+    return create_with_options(section, num_classes)[0]
+
+
+def create_with_options(
+    section: ModelSection, num_classes: int
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Create a model with fresh weights, and say how timm would create it, too.
+
+    Args:
+        section: As for `create_model`.
+        num_classes: Classes of the head.
+
+    Returns:
+        The model, and the keyword arguments that `timm.create_model` got besides `num_classes`.
+
+    Raises:
         ConfigError: No such model; an option that this model does not have; a value that it cannot
             take.
     """
@@ -87,7 +106,7 @@ def create_model(section: ModelSection, num_classes: int) -> nn.Module:
     while True:
         options = {keyword.get(key, key): value for key, value in (optional | requested).items()}
         try:
-            return timm.create_model(name, num_classes=num_classes, **options)
+            return timm.create_model(name, num_classes=num_classes, **options), options
         except MODEL_ERRORS as error:
             unknown = _unknown_keywords(error)
             for key, value in requested.items():
@@ -101,7 +120,7 @@ def create_model(section: ModelSection, num_classes: int) -> nn.Module:
                     raise
                 given = ", ".join(f"model.{key}={value}" for key, value in requested.items())
                 raise ConfigError(
-                    f"{given}: {name} cannot be built so ({_first_line(error)}); leave out one."
+                    f"{given}: {name} cannot be built so ({first_line(error)}); leave out one."
                 ) from None
             optional = left
 
@@ -166,7 +185,7 @@ def _refusal(model: nn.Module, resolution: int) -> str:
         with torch.no_grad():
             trial(torch.empty(2, 3, resolution, resolution, device="meta"))
     except MODEL_ERRORS as error:
-        return _first_line(error).rstrip(".")
+        return first_line(error).rstrip(".")
     return ""
 
 
@@ -194,7 +213,3 @@ def _unknown_keywords(error: Exception) -> list[str]:
     """Return the keyword arguments that a constructor's TypeError complains about."""
     _, complaint, names = str(error).partition("unexpected keyword argument")
     return re.findall(r"'(\w+)'", names) if complaint and isinstance(error, TypeError) else []
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
-from ffvit.errors import CheckpointError
+from ffvit.errors import CheckpointError, first_line
 
 RELEASE_URL = "https://github.com/lukemelas/do-you-even-need-attention/releases/download/v0.0.1"
 TINY_URL = f"{RELEASE_URL}/linear-tiny-checkpoint.pth"
@@ -49,6 +49,21 @@ def load_author_checkpoint(model: nn.Module, path: str | Path, *, ema: bool = Fa
             another hash.
     """
     path = Path(path)
+    state = read_author_checkpoint(path, ema=ema)
+    check_fit(model, state, path)
+    model.load_state_dict(state, strict=True)
+
+
+def read_author_checkpoint(path: Path, *, ema: bool = False) -> dict[str, Tensor]:
+    """Read the weights in one of the author's files.
+
+    Args:
+        path: The file.
+        ema: As for `load_author_checkpoint`.
+
+    Raises:
+        CheckpointError: As `load_author_checkpoint`, but for weights of another model.
+    """
     _check_hash(path)
     state = _state_dict(_read(path), path, ema=ema)
     if any(".attn.qkv." in name for name in state):
@@ -57,8 +72,7 @@ def load_author_checkpoint(model: nn.Module, path: str | Path, *, ema: bool = Fa
             " of the paper's repository linked DeiT's files by mistake. Take those of"
             f" {RELEASE_URL} instead."
         )
-    _check_fit(model, state, path)
-    model.load_state_dict(state, strict=True)
+    return state
 
 
 def _check_hash(path: Path) -> None:
@@ -85,10 +99,9 @@ def _read(path: Path) -> Any:
         try:
             return torch.load(file, map_location="cpu", weights_only=True)
         except DAMAGE as error:
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise CheckpointError(
                 f"{path}: expected a PyTorch checkpoint of tensors and plain values, but it is"
-                f" damaged or holds something else ({reason}); fetch it again."
+                f" damaged or holds something else ({first_line(error)}); fetch it again."
             ) from None
 
 
@@ -118,8 +131,12 @@ def _state_dict(content: Any, path: Path, *, ema: bool) -> dict[str, Tensor]:
     }
 
 
-def _check_fit(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Compare names and shapes; load_state_dict would list every tensor and fill half the model."""
+def check_fit(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Compare names and shapes; load_state_dict would list every tensor and fill half the model.
+
+    Raises:
+        CheckpointError: They differ; counts how many, and names the first.
+    """
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     actual = {name: tuple(value.shape) for name, value in state.items()}
     missing = [name for name in expected if name not in actual]

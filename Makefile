@@ -6,7 +6,7 @@ KERNEL := $(wildcard $(foreach folder,ffvit/jpeg tests/jpeg/cross tests/fuzz tes
 SCRIPTS := scripts/*.sh .ci/run
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kernel quickstart fmt lint type test test-all test-faults check-aarch64 fuzz sanitize bench report clean
+.PHONY: help setup kernel quickstart fmt lint type test test-all test-faults check-aarch64 fuzz sanitize bench report docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -58,6 +58,10 @@ bench: kernel  ## measure loaders against their peers, 25 minutes; OPTIONS="--qu
 
 report: kernel  ## table and charts of RUNS="runs/a runs/b"; default: every run
 	$(BIN)/python -m ffvit report $(or $(RUNS),$(wildcard runs/*))
+
+docs: setup  ## the documentation as a site: build/site/index.html
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt --group docs
+	$(BIN)/mkdocs build
 
 clean:  ## remove what builds and tests leave; .venv, .bench-venv, .prefix, betons and runs stay
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

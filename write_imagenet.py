@@ -24,16 +24,17 @@ def main() -> None:
     say(f"next: {next_command(section)}")
 
 
-def write_splits(section: WriteSection) -> None:
-    """Write each split of the source, and print what became of it."""
+def write_splits(section: WriteSection) -> dict[str, Path]:
+    """Write each split of the source, and print what became of it; return the betons' paths."""
     # Here, so that --help and a misspelt option need not wait for these.
     from ffvit.data.sources import open_sources  # noqa: PLC0415
     from ffvit.data.writer import check_options, write_beton  # noqa: PLC0415
 
     check_options(section)
+    betons = {}
     for split, source in open_sources(section).items():
         say(f"{split}: {source.description}")
-        path = Path(section.out_dir) / f"{split}.beton"
+        betons[split] = path = Path(section.out_dir) / f"{split}.beton"
         begin = time.monotonic()
         manifest = write_beton(source, path, section, split)
         images_per_s = manifest.num_samples / (time.monotonic() - begin)
@@ -48,6 +49,7 @@ def write_splits(section: WriteSection) -> None:
                 f"{split}: left out {len(manifest.skipped):,} images that cannot be read; "
                 f'{path}.json lists them and why under "skipped"'
             )
+    return betons
 
 
 def next_command(section: WriteSection) -> str:

@@ -90,12 +90,28 @@ def load_train_config(argv: Sequence[str]) -> tuple[TrainConfig, str]:
         ConfigError: An unknown option, a value of the wrong type, a file that cannot be read.
     """
     files, pairs = _split_argv(argv, prefix="", usage=TrainConfig)
+    name = Path(files[-1]).stem if files else "train"
+    return make_train_config(files, pairs, "command line"), name
+
+
+def make_train_config(
+    files: Iterable[str], options: Mapping[str, Any], origin: str = "overrides"
+) -> TrainConfig:
+    """Make the config of a training run.
+
+    Args:
+        files: YAML files; a later one overrides the earlier.
+        options: Values by dotted name; they override the files.
+        origin: Where the options come from, for messages.
+
+    Raises:
+        ConfigError: An unknown option, a value of the wrong type, a file that cannot be read.
+    """
     given: dict[str, tuple[Any, str]] = {}
     for file in files:
         given |= {name: (value, str(file)) for name, value in _read_yaml(file).items()}
-    given |= {name: (value, "command line") for name, value in pairs.items()}
-    name = Path(files[-1]).stem if files else "train"
-    return _build(TrainConfig, given), name
+    given |= {name: (value, origin) for name, value in options.items()}
+    return _build(TrainConfig, given)
 
 
 def load_write_config(argv: Sequence[str]) -> WriteSection:
@@ -104,20 +120,41 @@ def load_write_config(argv: Sequence[str]) -> WriteSection:
     Raises:
         ConfigError: An unknown option or a value of the wrong type.
     """
-    holder = dataclasses.make_dataclass("WriteConfig", [("write", WriteSection)], frozen=True)
-    files, pairs = _split_argv(argv, prefix="write.", usage=holder)
+    files, pairs = _split_argv(argv, prefix="write.", usage=_holder(WriteSection, "write"))
     if files:
         raise ConfigError(
             "write_imagenet.py takes no --config; give its options on the command line, see --help."
         )
-    return cast(
-        "WriteSection", _build(holder, {k: (v, "command line") for k, v in pairs.items()}).write
-    )
+    options = {name.removeprefix("write."): value for name, value in pairs.items()}
+    return make_section(WriteSection, "write", options, "command line")
+
+
+def make_section(
+    section_class: type[SectionT], name: str, options: Mapping[str, Any], origin: str = "arguments"
+) -> SectionT:
+    """Make one section of its fields' values.
+
+    Args:
+        section_class: A dataclass of options.py.
+        name: Of the section, for messages.
+        options: Values by name.
+        origin: Where they come from, for messages.
+
+    Raises:
+        ConfigError: An unknown option or a value of the wrong type.
+    """
+    given = {f"{name}.{key}": (value, origin) for key, value in options.items()}
+    return cast("SectionT", getattr(_build(_holder(section_class, name), given), name))
 
 
 def to_dict(config: TrainConfig) -> dict[str, dict[str, Any]]:
     """Turn a config into nested plain values, as written to a run's `config.yaml`."""
     return dataclasses.asdict(config)
+
+
+def _holder(section_class: type, name: str) -> type:
+    """Make a config class of a single section."""
+    return dataclasses.make_dataclass("Config", [(name, section_class)], frozen=True)
 
 
 def _sections(config_class: type) -> dict[str, tuple[type, tuple[dataclasses.Field[Any], ...]]]:

@@ -33,7 +33,7 @@ NEVER = {
     "ffvit/charts.py": PROGRAM,
 }
 # The only places that join models and data.
-JOINTS = ("ffvit/assembly.py", "ffvit/commands/")
+JOINTS = ("ffvit/assembly.py", "ffvit/commands/", "ffvit/api.py")
 
 # Folders of one person's machine, and hosts that a package client knows by itself.
 FORBIDDEN_TEXT = re.compile(

@@ -1,4 +1,4 @@
-"""What README and docs/reproduce.md tell people to type exists, and its options parse."""
+"""What README and the pages beside it tell people to type exists, and its options parse."""
 
 import re
 import shlex
@@ -9,7 +9,7 @@ import pytest
 from ffvit.config import load_train_config, load_write_config
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "docs" / "reproduce.md"]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "reproduce.md", ROOT / "docs" / "imagenet.md"]
 
 
 def commands(page):

@@ -80,6 +80,9 @@ def recipes_page() -> str:
     for folder in ("ff_configs", "rn_configs"):
         for path in sorted((ROOT / folder).rglob("*.yaml")):
             name = path.relative_to(ROOT).as_posix()
+            if path.is_symlink():
+                lines += ["", f"`{name}` is `{path.readlink()}`."]
+                continue
             text = path.read_text(encoding="utf-8")
             lines += ["", f"## {name} {{ #{_anchor(name)} }}", "", "```yaml", text.rstrip(), "```"]
     return "\n".join(lines) + "\n"

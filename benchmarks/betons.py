@@ -75,20 +75,33 @@ def prepare(with_small: bool) -> dict[str, Any]:
         SourceError: The sample is not there.
         BetonError: Stock's writer did not end.
     """
-    section = _section({})
-    source = _open_sample(section)
-    (REPOSITORY / FOLDER).mkdir(parents=True, exist_ok=True)
-    _write_stock(source, section)
-    for name in (*MAIN, *(SMALL if with_small else ())):
+    source = prepare_pair()
+    others = (RAW, *(SMALL if with_small else ()))
+    for name in others:
         write_beton(source, beton_path(name), _section(_OPTIONS[name]), name)
-    for name in (OLD, OURS):
-        _extract(name)
-    names = [OLD, *MAIN, *(SMALL if with_small else ())]
+    names = [OLD, OURS, *others]
     return {
         "source": f"{SAMPLE.name}: {len(source)} ImageNet images, one of each of 500 classes",
         "num_images": len(source),
         "betons": {name: _describe(name) for name in names},
     }
+
+
+def prepare_pair() -> Source:
+    """Write stock's beton and ours, and the JPEG files of both; returns the images.
+
+    Raises:
+        SourceError: The sample is not there.
+        BetonError: Stock's writer did not end.
+    """
+    section = _section({})
+    source = _open_sample(section)
+    (REPOSITORY / FOLDER).mkdir(parents=True, exist_ok=True)
+    _write_stock(source, section)
+    write_beton(source, beton_path(OURS), _section(_OPTIONS[OURS]), OURS)
+    for name in (OLD, OURS):
+        _extract(name)
+    return source
 
 
 def stored_images(name: str) -> list[bytes]:

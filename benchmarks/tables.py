@@ -37,15 +37,15 @@ GPU_NEEDS = (
 _FEEDING_BETONS = ("ours", "side400_q90", "short256_q90", "short256_q80")
 
 
-def newest_result() -> dict[str, Any]:
-    """Read the newest committed result.
+def newest_result(subject: str = SUBJECT) -> dict[str, Any]:
+    """Read the newest committed result of a subject.
 
     Raises:
         ConfigError: There is none.
     """
-    results = [json.loads(path.read_text()) for path in RESULTS.glob(f"{SUBJECT}_*.json")]
+    results = [json.loads(path.read_text()) for path in RESULTS.glob(f"{subject}_*.json")]
     if not results:
-        raise ConfigError("benchmarks/results: expected loaders_*.json, found none; make bench.")
+        raise ConfigError(f"benchmarks/results: expected {subject}_*.json, found none; make one.")
     newest: dict[str, Any] = max(results, key=lambda result: str(result["date"]))
     return newest
 
@@ -85,13 +85,13 @@ def targets_table(result: Mapping[str, Any]) -> str:
         [
             row["row"],
             row["target"],
-            _spread(row["measured"]),
-            _spread(row["same_beton"]),
+            spread_text(row["measured"]),
+            spread_text(row["same_beton"]),
             row["verdict"],
         ]
         for row in targets.as_dicts(result)
     ]
-    return _table(("what", "target", "measured", "to stock on the same beton", ""), rows)
+    return markdown_table(("what", "target", "measured", "to stock on the same beton", ""), rows)
 
 
 def loaders_table(result: Mapping[str, Any]) -> str:
@@ -107,15 +107,15 @@ def loaders_table(result: Mapping[str, Any]) -> str:
                 [
                     name,
                     resolution,
-                    _rate(spread),
+                    rate_text(spread),
                     f"{spread['min']:,.0f} to {spread['max']:,.0f}",
-                    _spread(quartiles(values)) if values else "",
+                    spread_text(quartiles(values)) if values else "",
                 ]
             )
     rows += [
         [name, "", "not measured", reason, ""] for name, reason in loaders["not_measured"].items()
     ]
-    return _table(
+    return markdown_table(
         ("loader, what it reads", "px", "images/s", "lowest, highest", "x stock, old"), rows
     )
 
@@ -130,7 +130,7 @@ def startup_table(result: Mapping[str, Any]) -> str:
         ("same_resolution_s", "first batch of an epoch at the same resolution, s"),
     ):
         cells = [
-            f"{_spread(quartiles(startup[name][key]), 3)}, n={len(startup[name][key])}"
+            f"{spread_text(quartiles(startup[name][key]), 3)}, n={len(startup[name][key])}"
             if startup[name][key]
             else "not measured"
             for name in ("stock", "ffvit")
@@ -145,7 +145,7 @@ def startup_table(result: Mapping[str, Any]) -> str:
     ):
         cells = [str(startup[name].get(key, "not measured")) for name in ("stock", "ffvit")]
         rows.append([title, *cells])
-    return _table(("", "stock", "ffvit"), rows)
+    return markdown_table(("", "stock", "ffvit"), rows)
 
 
 def quality_table(result: Mapping[str, Any]) -> str:
@@ -163,7 +163,7 @@ def quality_table(result: Mapping[str, Any]) -> str:
                     cells = [str(figures[key]) for key in (*keys, "mean_abs")]
                     rows.append([resolution, against, name, kind, *cells])
     head = ("px", "against", "decoder", "crops", "n", "PSNR mean, dB", "1st percentile", "lowest")
-    return _table((*head, "mean abs. difference"), rows)
+    return markdown_table((*head, "mean abs. difference"), rows)
 
 
 def betons_table(result: Mapping[str, Any]) -> str:
@@ -182,10 +182,10 @@ def betons_table(result: Mapping[str, Any]) -> str:
                 f"{quartiles(rates)['median']:,.0f}{ratio_text}" if rates else "not measured"
             )
         stock_rates = measured["images_per_s"].get(stock, {}).get("224")
-        cells.append(_rate(quartiles(stock_rates)) if stock_rates else "not measured")
+        cells.append(rate_text(quartiles(stock_rates)) if stock_rates else "not measured")
         rows.append([title, f"{facts['kb_per_image']:.1f}", f"{facts['imagenet_gb']:.0f}", *cells])
     head = ("beton", "KB an image", "ImageNet, GB", "224 px", "192", "160", "128", "stock, 224 px")
-    return _table(head, rows)
+    return markdown_table(head, rows)
 
 
 def feeding_table(result: Mapping[str, Any]) -> str:
@@ -199,13 +199,13 @@ def feeding_table(result: Mapping[str, Any]) -> str:
             cells.append(f"{need / quartiles(rates)['median']:.1f}" if rates else "not measured")
         rows.append([f"{model}, {gpu}", str(resolution), f"{need:,}", *cells, origin])
     head = ("model, GPU", "px", "images/s a GPU", *(titles[name] for name in _FEEDING_BETONS))
-    return _table((*head, "origin of the need"), rows)
+    return markdown_table((*head, "origin of the need"), rows)
 
 
 def stages_table(result: Mapping[str, Any]) -> str:
     """List the kernel's stages, microseconds per image, as stages.py gives them: name -> figure."""
     rows = [[name, f"{value:g}"] for name, value in result["stages"].items()]
-    return _table(("stage", "us per image"), rows)
+    return markdown_table(("stage", "us per image"), rows)
 
 
 def fill_page(page: str, tables: Mapping[str, str]) -> str:
@@ -217,16 +217,19 @@ def fill_page(page: str, tables: Mapping[str, str]) -> str:
     return page
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Lay out cells as a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _rate(spread: Mapping[str, float]) -> str:
+def rate_text(spread: Mapping[str, float]) -> str:
+    """Write images/s: median and quartiles."""
     return f"{spread['median']:,.0f} [{spread['q1']:,.0f} .. {spread['q3']:,.0f}]"
 
 
-def _spread(spread: Mapping[str, float] | None, digits: int = 2) -> str:
+def spread_text(spread: Mapping[str, float] | None, digits: int = 2) -> str:
+    """Write a median and its quartiles; nothing for what was not measured."""
     if spread is None:
         return ""
     return " ".join(

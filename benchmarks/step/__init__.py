@@ -1,0 +1,1 @@
+"""Training steps, ours against others'."""

@@ -83,6 +83,7 @@ def measure(
     model_only = [
         measure_case(case, device, num_rounds, deadline) | {"training_gflop": _training_gflop(case)}
         for case in cases
+        if case.programs_on(device.type)
     ]
     reason, end_to_end = "", []
     try:

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ffvit.data.operations.host import ROUNDING
-from ffvit.data.operations.plans import BLUR_TAPS, Kind, Plan
+from ffvit.data.operations.plans import BLUR_TAPS, Kind, Plan, groups
+from ffvit.data.operations.warp import ROUNDING
 
 Tensor = torch.Tensor
 
@@ -24,20 +24,15 @@ def change_pixels(images: Tensor, plan: Plan, fill: tuple[int, int, int]) -> Non
         plan: Of B images.
         fill: Colour of what lies outside of a warped image.
     """
-    groups = [
-        (turn, kind, np.flatnonzero(plan.kinds[:, turn] == kind))
-        for turn in range(plan.kinds.shape[1])
-        for kind in Kind
-        if kind != Kind.NONE and (plan.kinds[:, turn] == kind).any()
-    ]
-    if not groups:
+    steps = groups(plan)
+    if not steps:
         return
-    rows = to_device(np.concatenate([group for _, _, group in groups]), images.device)
+    rows = to_device(np.concatenate([rows for _, _, rows in steps]), images.device)
     factors, tables, blurs, matrices = (to_device(a, images.device) for a in plan[1:])
     begin = 0
-    for turn, kind, group in groups:
-        chosen = rows[begin : begin + len(group)]
-        begin += len(group)
+    for turn, kind, own_rows in steps:
+        chosen = rows[begin : begin + len(own_rows)]
+        begin += len(own_rows)
         pixels = images.index_select(0, chosen)
         factor = factors[:, turn].index_select(0, chosen)[:, None, None, None]
         if kind == Kind.TABLE:

@@ -93,6 +93,17 @@ def make_plan(draws: Draws, height: int, width: int) -> Plan:
     return _merge(plan)
 
 
+def groups(plan: Plan) -> list[tuple[int, Kind, Ints]]:
+    """List what is computed, turn after turn: turn, kind, and the images that need it."""
+    found: list[tuple[int, Kind, Ints]] = []
+    for turn in range(plan.kinds.shape[1]):
+        for kind in Kind:
+            rows = np.flatnonzero(plan.kinds[:, turn] == kind)
+            if kind != Kind.NONE and len(rows):
+                found.append((turn, kind, rows))
+    return found
+
+
 def _merge(plan: Plan) -> Plan:
     """Join what can be computed at once, and drop the turns in which nothing is."""
     for turn in range(1, plan.kinds.shape[1]):

@@ -15,30 +15,34 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import yaml
 from tqdm import tqdm
 
 from ffvit.errors import UserError
+from ffvit.progress import BAR_FORMAT, Progress
 
 LOG_NAME = "log.jsonl"
-KINDS = ("run", "step", "epoch", "result")
+KINDS = ("run", "step", "epoch", "warning", "end")
 
 
 class RunLog(contextlib.AbstractContextManager["RunLog"]):
     """Writes a run's folder on the primary process; on the others every call does nothing."""
 
-    def __init__(self, folder: Path, file: io.FileIO | None, epochs: list[dict[str, Any]]) -> None:
+    def __init__(
+        self, run: "Run", file: io.FileIO | None, watchers: Sequence["Watcher"] = ()
+    ) -> None:
         """Take over an open log; use `RunLog.open`."""
-        self.folder = folder
+        self.folder = run.folder
+        self._run = run
         self._file = file
+        self._watchers = watchers
         self._unwritten = b""
         self._is_table_old = False
-        self._epochs = epochs
         self._bar: tqdm | None = None
 
     @classmethod
@@ -50,6 +54,7 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
         is_primary: bool,
         epochs_done: int = 0,
         steps_done: int = 0,
+        watchers: Sequence["Watcher"] = (),
     ) -> "RunLog":
         """Open a new folder, or one to go on with, whose log is kept up to there and continued.
 
@@ -62,12 +67,14 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
             is_primary: Whether this process writes.
             epochs_done: Records of later epochs are removed: they will be done again.
             steps_done: Records of later steps, too.
+            watchers: Each is called with the run and a record, after that was written; the last
+                one is of kind "end". What an `OSError` of theirs says becomes a warning.
 
         Raises:
             UserError: The folder cannot be written, or its log is damaged.
         """
         if not is_primary:
-            return cls(folder, None, [])
+            return cls(_run_of(folder, config, environment, []), None)
         log_path = folder / LOG_NAME
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +93,7 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
                 f"{folder}: cannot write this run folder ({error.strerror}); choose another with"
                 " --run.folder."
             ) from None
-        return cls(folder, file, [record for record in records if record["kind"] == "epoch"])
+        return cls(_run_of(folder, config, environment, records), file, watchers)
 
     def __exit__(
         self,
@@ -94,22 +101,27 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close the log. Whatever was recorded is in the file already, unless the disk is full.
+        """Record how the run ended, and close the log. All is in the file already, on a good disk.
 
         Raises:
             UserError: It still is.
         """
         if self._file is not None:
-            is_written = self._write_on()
-            self._file.close()
+            try:
+                self.record("end", **_how_it_ended(exc))
+                is_written = self._write_on()
+            finally:
+                self._file.close()
             if not is_written and exc is None:
                 raise UserError(
                     f"{self.folder / LOG_NAME}: expected room for the last records of this run, "
                     "and the disk is full; make room, then give the same command again."
                 )
 
-    def record(self, kind: Literal["run", "step", "epoch", "result"], **values: Any) -> None:
-        """Append one line to `log.jsonl`; an epoch also goes to `log.csv`.
+    def record(
+        self, kind: Literal["run", "step", "epoch", "warning", "end"], **values: Any
+    ) -> None:
+        """Append one line to `log.jsonl`, and tell the watchers; an epoch also goes to `log.csv`.
 
         Args:
             kind: What the record is about; becomes its first key.
@@ -126,10 +138,17 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
             return
         record = {"kind": kind} | {name: _finite(value) for name, value in values.items()}
         self._unwritten += json.dumps(record, allow_nan=False).encode() + b"\n"
-        if kind == "epoch":
-            self._epochs.append(record)
-            self._is_table_old = True
+        self._run.records.append(record)
+        self._is_table_old |= kind == "epoch"
         self._write_on()
+        for watcher in self._watchers:
+            self._tell(watcher, record)
+
+    def _tell(self, watcher: "Watcher", record: dict[str, Any]) -> None:
+        try:
+            watcher(self._run, record)
+        except OSError as error:
+            self.line(f"WARNING: {error}")
 
     def _write_on(self) -> bool:
         """Write what is left to write; on a full disk say so, and keep it for the next time."""
@@ -137,7 +156,7 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
             while self._unwritten and self._file is not None:
                 self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
             if self._is_table_old:
-                _replace(self.folder / "log.csv", _to_csv(self._epochs))
+                _replace(self.folder / "log.csv", _to_csv(self._run.epochs))
                 self._is_table_old = False
         except OSError as error:
             self.line(
@@ -145,6 +164,11 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
                 f"{self._unwritten.count(10)} records wait for room."
             )
         return not self._unwritten and not self._is_table_old
+
+    def add_warning(self, text: str) -> None:
+        """Print a warning, and keep it in the log."""
+        self.line(f"WARNING: {text}")
+        self.record("warning", text=text)
 
     def line(self, text: str) -> None:
         """Print one line on stderr, above the progress bar if there is one."""
@@ -157,7 +181,7 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
             self._bar.write(text, file=sys.stderr)
 
     @contextlib.contextmanager
-    def progress(self, title: str, total: int, num_done: int = 0) -> Iterator["Progress"]:
+    def progress(self, title: str, total: int, num_done: int = 0) -> Iterator[Progress]:
         """Show the progress of one pass: a bar on a terminal, plain lines elsewhere.
 
         Args:
@@ -170,12 +194,13 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
                 total=total,
                 initial=num_done,
                 desc=title,
+                bar_format=BAR_FORMAT,
                 file=sys.stderr,
                 leave=False,
                 dynamic_ncols=True,
             )
         try:
-            yield Progress(self, self._bar, title, total, num_done)
+            yield Progress(self.line, self._bar, title, total, num_done)
         finally:
             if self._bar is not None:
                 self._bar.close()
@@ -184,15 +209,43 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a run folder holds: the record of its latest start, and of each step and epoch."""
+    """What a run folder holds; `records` are those of all its starts, in order."""
 
     name: str
     folder: Path
     config: dict[str, Any]
     environment: dict[str, Any]
-    start: dict[str, Any]
-    steps: list[dict[str, Any]]
-    epochs: list[dict[str, Any]]
+    records: list[dict[str, Any]]
+
+    @property
+    def start(self) -> dict[str, Any]:
+        """The record of the latest start; empty if there is none."""
+        starts = self._of_kind("run")
+        return starts[-1] if starts else {}
+
+    @property
+    def steps(self) -> list[dict[str, Any]]:
+        """The figures of every log interval."""
+        return self._of_kind("step")
+
+    @property
+    def epochs(self) -> list[dict[str, Any]]:
+        """The figures of every finished epoch."""
+        return self._of_kind("epoch")
+
+    @property
+    def warnings(self) -> list[str]:
+        """What went wrong without ending the run."""
+        return [record["text"] for record in self._of_kind("warning")]
+
+    @property
+    def end(self) -> dict[str, Any] | None:
+        """`status` (finished, stopped or failed) and `reason`; None while the run goes on.
+
+        It is None, too, where the latest start was killed.
+        """
+        last = [record for record in self.records if record["kind"] in ("run", "end")][-1:]
+        return last[0] if last and last[0]["kind"] == "end" else None
 
     @property
     def validated(self) -> list[dict[str, Any]]:
@@ -202,38 +255,13 @@ class Run:
     @property
     def is_on_gpu(self) -> bool:
         """Whether the run used GPUs."""
-        return bool(self.epochs[-1]["gpu_hours"] > 0)
+        return any(epoch["gpu_hours"] > 0 for epoch in self.epochs)
+
+    def _of_kind(self, kind: str) -> list[dict[str, Any]]:
+        return [record for record in self.records if record["kind"] == kind]
 
 
-class Progress:
-    """Counts the steps of one pass and shows how they go."""
-
-    def __init__(
-        self, log: RunLog, bar: tqdm | None, title: str, total: int, num_done: int = 0
-    ) -> None:
-        """Start; use `RunLog.progress`."""
-        self._log = log
-        self._bar = bar
-        self._title = title
-        self._total = total
-        self._step = num_done
-
-    def advance(self) -> None:
-        """Count one step. Prints nothing, except on a bar."""
-        self._step += 1
-        if self._bar is not None:
-            self._bar.update()
-
-    def show(self, record: Mapping[str, Any]) -> None:
-        """Show the figures of a step record: beside the bar, or as a line."""
-        text = (
-            f"{record['images_per_s']:,.0f} images/s  loss {record['loss']:.3f}"
-            f"  lr {record['learning_rate']:.3g}  {record['resolution']} px"
-        )
-        if self._bar is not None:
-            self._bar.set_postfix_str(text)
-        else:
-            self._log.line(f"{self._title}  step {self._step}/{self._total}  {text}")
+Watcher: TypeAlias = Callable[[Run, dict[str, Any]], None]
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
@@ -278,10 +306,8 @@ def load_run(folder: Path) -> Run:
             " train_imagenet.py wrote."
         )
     records = read_log(folder)
-    epochs = [record for record in records if record["kind"] == "epoch"]
-    if not epochs:
+    if not any(record["kind"] == "epoch" for record in records):
         raise UserError(f"{folder}: this run has no finished epoch yet; wait for its first.")
-    starts = [record for record in records if record["kind"] == "run"]
     try:
         config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
@@ -290,15 +316,7 @@ def load_run(folder: Path) -> Run:
             f"{folder}: cannot read this run's config.yaml and environment.json ({error});"
             " restore them."
         ) from None
-    return Run(
-        name=folder.resolve().name,
-        folder=folder,
-        config=config,
-        environment=environment,
-        start=starts[-1] if starts else {},
-        steps=[record for record in records if record["kind"] == "step"],
-        epochs=epochs,
-    )
+    return _run_of(folder, config, environment, records)
 
 
 def describe_epoch(record: dict[str, Any]) -> str:
@@ -311,6 +329,25 @@ def describe_epoch(record: dict[str, Any]) -> str:
         f"{record['top_1']:.2%}{averaged}, {record['images_per_s']:,.0f} images/s "
         f"at {record['resolution']} px{skipped}"
     )
+
+
+def _run_of(
+    folder: Path,
+    config: dict[str, Any],
+    environment: dict[str, Any],
+    records: list[dict[str, Any]],
+) -> Run:
+    return Run(folder.resolve().name, folder, config, environment, records)
+
+
+def _how_it_ended(error: BaseException | None) -> dict[str, str]:
+    """Say what an exception that leaves the run means for it."""
+    if error is None:
+        return {"status": "finished", "reason": ""}
+    if isinstance(error, (SystemExit, KeyboardInterrupt)):
+        return {"status": "stopped", "reason": "told to stop; the same command goes on"}
+    text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return {"status": "failed", "reason": text}
 
 
 def _parse(line: str) -> dict[str, Any] | None:

@@ -130,7 +130,7 @@ class Saver:
         except CheckpointError as error:
             if must_succeed:
                 raise
-            self._log.line(f"WARNING: {error} Training goes on without it.")
+            self._log.add_warning(f"{error} Training goes on without it.")
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         del number, frame

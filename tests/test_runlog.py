@@ -1,5 +1,6 @@
 """The run folder: what is written, what survives a kill, and what is read back."""
 
+import contextlib
 import csv
 import io
 import json
@@ -16,21 +17,36 @@ import yaml
 from ffvit.config import load_train_config, to_dict
 from ffvit.environment import describe_environment
 from ffvit.errors import UserError
+from ffvit.progress import describe_step
 from ffvit.runlog import RunLog, load_run, read_log
 
 CONFIG = to_dict(load_train_config([])[0])
 ENVIRONMENT = {"python": "3", "gpus": []}
-STEP = {"loss": 0.5, "learning_rate": 1e-3, "resolution": 64, "images_per_s": 1234.5}
+STEP = {
+    "loss": 0.5,
+    "learning_rate": 1e-3,
+    "resolution": 64,
+    "images_per_s": 1234.5,
+    "data_wait_fraction": 0.034,
+}
+END = {"kind": "end", "status": "finished", "reason": ""}
 
 
-def open_log(folder, is_primary=True, epochs_done=9, steps_done=99):
-    return RunLog.open(folder, CONFIG, ENVIRONMENT, is_primary, epochs_done, steps_done)
+def open_log(folder, is_primary=True, epochs_done=9, steps_done=99, watchers=()):
+    return RunLog.open(folder, CONFIG, ENVIRONMENT, is_primary, epochs_done, steps_done, watchers)
 
 
 def record_epochs(folder, epochs, **values):
     with open_log(folder) as log:
         for epoch in epochs:
             log.record("epoch", epoch=epoch, top_1=epoch / 10, **values)
+
+
+def killed(path):
+    """Take the last record away, which tells how a run ended."""
+    *lines, end = path.read_text().splitlines(keepends=True)
+    assert json.loads(end) == END
+    path.write_text("".join(lines))
 
 
 def table_of(folder):
@@ -42,11 +58,12 @@ def test_a_run_folder_holds_config_environment_and_records_in_order(tmp_path):
     with open_log(folder) as log:
         log.record("run", world_size=2)
         log.record("step", step=3, loss=0.25)
-        log.record("result", top_1=0.5)
+        log.add_warning("no room")
     assert read_log(folder) == [
         {"kind": "run", "world_size": 2},
         {"kind": "step", "step": 3, "loss": 0.25},
-        {"kind": "result", "top_1": 0.5},
+        {"kind": "warning", "text": "no room"},
+        END,
     ]
     assert json.loads((folder / "environment.json").read_text()) == ENVIRONMENT
     loaded, _ = load_train_config(["--config", str(folder / "config.yaml")])
@@ -87,7 +104,8 @@ def test_numbers_that_are_not_finite_become_null_and_other_objects_are_refused(t
         with pytest.raises(TypeError):
             log.record("step", step=2, loss=object())
     assert read_log(tmp_path) == [
-        {"kind": "step", "step": 1, "loss": None, "peak": None, "text": "nan"}
+        {"kind": "step", "step": 1, "loss": None, "peak": None, "text": "nan"},
+        END,
     ]
 
 
@@ -109,7 +127,7 @@ def test_a_resumed_run_drops_what_it_will_do_again_and_appends(tmp_path):
             log.record("step", epoch=epoch, step=10 * epoch)
             log.record("epoch", epoch=epoch, step=10 * epoch)
     with open_log(tmp_path, epochs_done=1, steps_done=15) as log:
-        kept = [(r["kind"], r.get("step")) for r in read_log(tmp_path)]
+        kept = [(r["kind"], r.get("step")) for r in read_log(tmp_path) if r["kind"] != "end"]
         assert kept == [
             ("run", None),
             ("step", 5),
@@ -129,29 +147,30 @@ def test_a_resumed_run_drops_what_it_will_do_again_and_appends(tmp_path):
 def test_a_run_that_starts_anew_keeps_no_step(tmp_path):
     record_epochs(tmp_path, [1, 2])
     with open_log(tmp_path, epochs_done=0, steps_done=0):
-        assert read_log(tmp_path) == []
+        assert read_log(tmp_path) == [END]
 
 
 @pytest.mark.parametrize("num_bytes_lost", [1, 2, 9, 30])
 def test_half_a_line_is_skipped_by_readers_and_removed_by_the_next_run(tmp_path, num_bytes_lost):
     record_epochs(tmp_path, [1, 2])
     path = tmp_path / "log.jsonl"
+    killed(path)
     os.truncate(path, path.stat().st_size - num_bytes_lost)
     # Without its line end the record is whole.
     epochs = [1, 2] if num_bytes_lost == 1 else [1]
     assert [record["epoch"] for record in read_log(tmp_path)] == epochs
     record_epochs(tmp_path, [3])
-    assert [record["epoch"] for record in read_log(tmp_path)] == [*epochs, 3]
-    assert len(path.read_text().splitlines()) == len(epochs) + 1
+    assert [record.get("epoch") for record in read_log(tmp_path)] == [*epochs, 3, None]
+    assert len(path.read_text().splitlines()) == len(epochs) + 2
 
 
 def test_a_kill_within_a_character_is_half_a_line_too(tmp_path):
     record_epochs(tmp_path, [1])
     path = tmp_path / "log.jsonl"
     path.write_bytes(path.read_bytes() + '{"kind": "run", "name": "é'.encode()[:-1])
-    assert len(read_log(tmp_path)) == 1
-    record_epochs(tmp_path, [2])
     assert len(read_log(tmp_path)) == 2
+    record_epochs(tmp_path, [2])
+    assert len(read_log(tmp_path)) == 4
 
 
 def test_damage_elsewhere_names_the_line(tmp_path):
@@ -187,8 +206,58 @@ def test_progress_prints_plain_lines_where_there_is_no_terminal(tmp_path, capsys
             progress.show(STEP)
     assert capsys.readouterr().err.splitlines() == [
         "hello",
-        "epoch 1/2  step 3/7  1,234 images/s  loss 0.500  lr 0.001  64 px",
+        "epoch 1/2  step 3/7  1,234 images/s  loss 0.500  lr 0.001  64 px  data wait 3%",
     ]
+
+
+def test_progress_shows_time_left_and_utilization_where_they_are_measured():
+    text = describe_step(STEP | {"time_left_s": 7380.0, "mfu": 0.412})
+    assert text.endswith("data wait 3%  2.05 h left  MFU 41%")
+    assert "left" not in describe_step(STEP | {"time_left_s": None})
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [
+        (None, "finished", ""),
+        (SystemExit(75), "stopped", "the same command goes on"),
+        (KeyboardInterrupt(), "stopped", "the same command goes on"),
+        (UserError("step 7: no loss"), "failed", "step 7: no loss"),
+        (RuntimeError("boom"), "failed", "RuntimeError: boom"),
+    ],
+)
+def test_the_log_tells_how_a_run_ended(tmp_path, error, status, reason):
+    record_epochs(tmp_path, [1])
+    with contextlib.suppress(BaseException), open_log(tmp_path) as log:
+        log.record("run", world_size=1)
+        assert load_run(tmp_path).end is None
+        if error is not None:
+            raise error
+    end = load_run(tmp_path).end
+    assert end["status"] == status
+    assert reason in end["reason"]
+
+
+def test_watchers_get_each_record_after_it_was_written_and_may_fail(tmp_path, capsys):
+    seen = []
+
+    def watcher(run, record):
+        assert read_log(run.folder)[-1] == record
+        assert run.records[-1] == record
+        seen.append(record["kind"])
+        if record["kind"] == "step":
+            raise OSError("no room for the page")
+
+    with open_log(tmp_path, watchers=[watcher]) as log:
+        log.record("run", world_size=1)
+        log.record("step", step=1)
+    assert seen == ["run", "step", "end"]
+    assert "WARNING: no room for the page" in capsys.readouterr().err
+
+
+def test_watchers_of_other_processes_hear_nothing(tmp_path):
+    with open_log(tmp_path, is_primary=False, watchers=[lambda *_: pytest.fail("told")]) as log:
+        log.record("step", step=1)
 
 
 def test_progress_is_a_bar_on_a_terminal_and_lines_go_above_it(tmp_path, monkeypatch):

@@ -32,6 +32,9 @@ class Log:
     def line(self, text):
         self.lines.append(text)
 
+    def add_warning(self, text):
+        self.lines.append(f"WARNING: {text}")
+
 
 @pytest.fixture
 def make(tmp_path):

@@ -11,7 +11,7 @@ from ffvit.distributed import Ranks
 from ffvit.errors import DivergenceError
 from ffvit.optim import create_optimizer
 from ffvit.options import TrainingSection
-from ffvit.runlog import Progress
+from ffvit.progress import Progress
 from ffvit.trainer import Trainer
 from ffvit.workload import Workload
 
@@ -67,7 +67,7 @@ class Log:
 
     @contextlib.contextmanager
     def progress(self, *_):
-        yield Progress(self, None, "", 0)
+        yield Progress(self.line, None, "", 0)
 
     def line(self, text):
         pass

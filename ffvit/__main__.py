@@ -15,6 +15,7 @@ COMMANDS = {
     "preview": "a picture of a config's data: as stored, and as the model will see them",
     "budget": "which recipe to train in a given time, and what it may give",
     "report": "table and charts of one or several runs",
+    "explain": "which classes a trained model confuses, what its token mixing learned",
     "sample": "write the built-in sample images",
     "repack": "add restart markers to a beton's JPEGs, lossless",
     "verify": "decode every image of betons, compare every byte with their manifests",

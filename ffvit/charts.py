@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from ffvit.anchors import ANCHORS
 from ffvit.runlog import Run
 
 # Told apart by people with any colour vision. Source: Okabe & Ito, Color Universal Design, 2008.
@@ -22,6 +23,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 PANEL_WIDTH_IN, PANEL_HEIGHT_IN = 3.6, 2.7
 LABEL_SIZE_PT = 8.5
 LABEL_LENGTH = 30
+GREY = "#666666"
 STYLE: Any = {
     "text.parse_math": False,  # a run's name may have a $ in it
     "font.size": 9,
@@ -170,11 +172,52 @@ def throughput(runs: Sequence[Run], path: Path) -> None:
     _save(figure, path)
 
 
-def duration(seconds: float) -> str:
-    """Write a duration for people: "42 s", "3.4 min", "2.25 h"."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.2f} h"
+def against_published(runs: Sequence[Run], path: Path) -> None:
+    """Draw top-1 of runs against their GPU-hours, in colour, beside published results, in grey."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8.4, 4.6), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
+        axes = figure.subplots()
+        names = dict.fromkeys(anchor.name for anchor in ANCHORS if anchor.hours)
+        for name, marker in zip(names, "s^Dvph", strict=False):
+            found = [anchor for anchor in ANCHORS if anchor.name == name and anchor.hours]
+            x, y = [anchor.hours or 0.0 for anchor in found], [anchor.top_1 for anchor in found]
+            axes.plot(x, y, "-", marker=marker, color=GREY, linewidth=1, markersize=4)
+            label = f"{name}, published\n{found[-1].epochs} epochs, {found[-1].device}-h"
+            _write_beside(axes, (x[-1], y[-1]), (7, 0), label, GREY)
+        for run, color in _colored(runs):
+            x = [epoch["gpu_hours"] for epoch in run.validated]
+            y = [100 * epoch["top_1"] for epoch in run.validated]
+            axes.plot(x, y, color=color, linewidth=1, alpha=0.6)
+            axes.plot(x[-1:], y[-1:], "o", color=color, markersize=7)
+            _write_beside(axes, (x[-1], y[-1]), (9, -8), f"{y[-1]:.1f} {run.name}", color)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.set_ylim(bottom=55)
+        left = axes.get_xlim()[0]
+        for anchor in ANCHORS:
+            if anchor.hours is None:
+                axes.axhline(anchor.top_1, color=GREY, linewidth=1, linestyle=":")
+                label = f"{anchor.name}, paper, {anchor.epochs} epochs: {anchor.top_1}"
+                label += ", cost not published"
+                _write_beside(axes, (left, anchor.top_1), (3, 6), label, GREY)
+        axes.set_xlabel("hours of the device used, training and validation")
+        axes.set_title("ImageNet top-1, %: these runs in colour, published by others in grey")
+    _save(figure, path)
+
+
+def _write_beside(
+    axes: Axes, point: tuple[float, float], offset: tuple[float, float], text: str, color: str
+) -> None:
+    """Write a text beside a point of the data, so many points of the page away."""
+    axes.annotate(
+        text,
+        point,
+        xytext=offset,
+        textcoords="offset points",
+        va="center",
+        color=color,
+        fontsize=LABEL_SIZE_PT - 1,
+    )
 
 
 def _cost_axis(runs: Sequence[Run]) -> tuple[str, Callable[[dict[str, Any]], float]]:

@@ -1,0 +1,181 @@
+"""What a trained model gets right and wrong, and what its token mixing learned.
+
+Measures a run's latest checkpoint on its validation images as the run did, and leaves in
+RUN/explanation the confusion matrix, the accuracy of each class, the images with the highest loss,
+and for a feed-forward model the filters of each block's token MLP. RUN/report.md and RUN/index.html
+are written anew and show them.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+NUM_WORST, NUM_COLUMNS = 24, 6
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("run", type=Path, metavar="RUN", help="run folder")
+
+
+class WrongImage(NamedTuple):
+    """A misclassified image, as the model saw it; `share` is what it gave the predicted class."""
+
+    loss: float
+    number: int
+    pixels: Any
+    label: int
+    predicted: int
+    share: float
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure, draw, print what was found and where it is."""
+    from ffvit.contact_sheet import contact_sheet  # noqa: PLC0415  loads matplotlib
+    from ffvit.explanation import FOLDER, Explanation  # noqa: PLC0415
+    from ffvit.reports import write_report  # noqa: PLC0415
+    from ffvit.token_filters import draw_token_filters  # noqa: PLC0415
+
+    trained = _load(options.run)
+    confusion, worst = _measure(trained)
+    explanation = Explanation(trained.label_names, confusion, trained.weights)
+    folder = options.run / FOLDER
+    folder.mkdir(exist_ok=True)
+    explanation.save(folder)
+    rows = [worst[begin : begin + NUM_COLUMNS] for begin in range(0, len(worst), NUM_COLUMNS)]
+    if rows:
+        names = trained.label_names
+        sheet = contact_sheet(
+            [
+                (f"loss {row[0].loss:.2f} to {row[-1].loss:.2f}", np.stack([w.pixels for w in row]))
+                for row in rows
+            ],
+            [
+                [f"{names[w.label]}: {names[w.predicted]} {w.share:.0%}" for w in row]
+                for row in rows
+            ],
+        )
+        sheet.save(folder / "most_wrong.png")
+    layers = _token_filters(trained.model)
+    if layers:
+        title = f"{options.run.resolve().name}: what the token MLPs learned"
+        draw_token_filters(layers, title, folder / "token_mixing.png")
+    path = write_report([options.run], options.run)
+    sys.stdout.write(
+        f"{trained.weights}: top-1 {explanation.top_1:.2%} of {confusion.sum():,} images\n"
+    )
+    for true, predicted, count, total in explanation.most_confused(5):
+        sys.stdout.write(f"{true}: {count} of {total} taken for {predicted}\n")
+    sys.stdout.write(f"{folder}, {path}\n")
+
+
+class Trained(NamedTuple):
+    """A trained model and what it is measured on."""
+
+    model: Any
+    loader: Any
+    label_names: list[str]
+    flip_average: bool
+    autocast: Any
+    weights: str
+
+
+def _load(folder: Path) -> Trained:
+    """Build the model of a run's latest checkpoint and the loader of its validation images."""
+    import torch  # noqa: PLC0415  a list of commands must not wait for it
+
+    from ffvit.checkpoint import CheckpointFolder  # noqa: PLC0415
+    from ffvit.config import load_train_config  # noqa: PLC0415
+    from ffvit.cpus import available_cpus  # noqa: PLC0415
+    from ffvit.data.loader import create_val_loader  # noqa: PLC0415
+    from ffvit.errors import CheckpointError  # noqa: PLC0415
+    from ffvit.models import create_model, set_resolution  # noqa: PLC0415
+    from ffvit.runlog import load_run  # noqa: PLC0415
+
+    load_run(folder)  # refuses a folder that is none
+    config, _ = load_train_config(["--config", str(folder / "config.yaml")])
+    state = CheckpointFolder(folder, keep=1).load_latest("auto", {})
+    if state is None:
+        raise CheckpointError(
+            f"{folder}: expected a checkpoint of this run, found none; wait for its first."
+        )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    loader = create_val_loader(
+        config.data,
+        config.validation,
+        rank=0,
+        world_size=1,
+        num_threads=config.data.num_workers or available_cpus(),
+        device=device,
+    )
+    num_classes = config.model.num_classes or loader.info.num_classes
+    model = create_model(config.model, num_classes).to(device).eval()
+    model.load_state_dict(state["model"])
+    set_resolution(model, config.validation.resolution)
+    known = loader.info.label_names or ()
+    names = [known[k] if k < len(known) else str(k) for k in range(num_classes)]
+    weights = f"{folder.resolve().name} after step {state['step']:,}"
+    is_mixed = config.training.mixed_precision and device.type == "cuda"
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=is_mixed)
+    return Trained(model, loader, names, config.validation.flip_average, autocast, weights)
+
+
+def _measure(trained: Trained) -> tuple[Any, list[WrongImage]]:
+    """Count every image by true and predicted class; keep the worst of those that are wrong.
+
+    Returns:
+        (K, K) counts, and the images, highest loss first.
+    """
+    import torch  # noqa: PLC0415
+    import torch.nn.functional as F  # noqa: PLC0415
+
+    from ffvit.data.augment import normalize  # noqa: PLC0415
+
+    num_classes = len(trained.label_names)
+    confusion = np.zeros((num_classes, num_classes), np.int64)
+    worst: list[WrongImage] = []
+    number = 0
+    with torch.inference_mode():
+        for batch in trained.loader:
+            images, labels = batch[:2]
+            with trained.autocast:
+                inputs = normalize(images)
+                logits = trained.model(inputs).float()
+                if trained.flip_average:
+                    logits = (logits + trained.model(inputs.flip(-1)).float()) / 2
+            losses = F.cross_entropy(logits, labels, reduction="none")
+            shares, predicted = logits.softmax(1).max(1)
+            np.add.at(confusion, (labels.cpu().numpy(), predicted.cpu().numpy()), 1)
+            worst += [
+                WrongImage(
+                    float(losses[index]),
+                    number + index,
+                    images[index].cpu().numpy().copy(),
+                    int(labels[index]),
+                    int(predicted[index]),
+                    float(shares[index]),
+                )
+                for index in (predicted != labels).nonzero()[:, 0].tolist()
+            ]
+            worst = sorted(worst, key=lambda wrong: (-wrong.loss, wrong.number))[:NUM_WORST]
+            number += len(labels)
+    trained.loader.close()
+    return confusion, worst
+
+
+def _token_filters(model: Any) -> list[Any]:
+    """Return the filters of each block of a feed-forward model; none for another network."""
+    from ffvit.models import FeedForwardViT  # noqa: PLC0415
+    from ffvit.token_filters import token_filters  # noqa: PLC0415
+
+    if not isinstance(model, FeedForwardViT):
+        return []
+    state = {name: tensor.float().cpu().numpy() for name, tensor in model.state_dict().items()}
+    names = ("mlp2.fc1.weight", "mlp2.fc2.weight", "norm2.weight")
+    return [
+        token_filters(*(state[f"blocks.{index}.{name}"] for name in names))
+        for index in range(len(model.blocks))
+    ]

@@ -20,9 +20,11 @@ from ffvit.environment import describe_environment
 from ffvit.errors import one_line_errors
 from ffvit.measure import measure
 from ffvit.options import TrainConfig
+from ffvit.page import RunPage
 from ffvit.reports import describe_result, write_report
 from ffvit.runlog import RunLog, describe_epoch
 from ffvit.saving import Saver, check_saving
+from ffvit.trackers import check_trackers, create_trackers
 
 
 def main(config: TrainConfig, folder: Path, ranks: Ranks) -> None:
@@ -33,6 +35,7 @@ def main(config: TrainConfig, folder: Path, ranks: Ranks) -> None:
     """
     # Every option is checked before anything is written.
     check_saving(config.run)
+    check_trackers(config.run.trackers)
     checkpoints = CheckpointFolder(folder, config.run.keep)
     parts = assemble(config, ranks)
     if config.run.mode != "train":
@@ -52,8 +55,10 @@ def main(config: TrainConfig, folder: Path, ranks: Ranks) -> None:
         report(folder, ranks)
         return
 
+    watchers = [RunPage(), *create_trackers(config.run.trackers)]
+    done = progress["epoch"], step
     with RunLog.open(
-        folder, to_dict(config), describe_environment(), ranks.is_primary, progress["epoch"], step
+        folder, to_dict(config), describe_environment(), ranks.is_primary, *done, watchers
     ) as log:
         trainer = parts.create_trainer(log)
         if state:
@@ -61,7 +66,7 @@ def main(config: TrainConfig, folder: Path, ranks: Ranks) -> None:
             log.line(f"{folder}: going on after step {step}, {progress['epoch']} epochs done")
             del state  # as large as the model and the optimizer
         for line in checkpoints.damaged:
-            log.line(f"WARNING: {line} Taking the one before.")
+            log.add_warning(f"{line} Taking the one before.")
         derived = parts.describe()
         derived |= {"first_epoch": progress["epoch"] + 1, "first_step": step + 1}
         log.record("run", **derived)

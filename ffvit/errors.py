@@ -50,6 +50,10 @@ class DivergenceError(UserError):
     """A loss that is no longer a finite number."""
 
 
+class TrackerError(UserError):
+    """A tracker such as Weights & Biases that cannot start."""
+
+
 def check_option(name: str, value: object, expected: str, is_valid: bool) -> None:
     """Raise a `ConfigError` that says what was expected of an option, unless it is valid."""
     if not is_valid:

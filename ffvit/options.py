@@ -173,6 +173,9 @@ class RunSection:
         600.0, "seconds that a process waits for the others before it gives up"
     )
     log_interval: int = option(50, "updates between two log lines, and between looks at the loss")
+    trackers: str = option(
+        "", "where records go besides the run folder: tensorboard, wandb or both"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,18 +1,24 @@
-"""Reports: a Markdown table and charts of finished or running runs.
+"""Reports: a Markdown table and charts of finished or running runs, and one run's page.
 
 Reads run folders and nothing else: neither models nor images, so torch is not needed.
 """
 
 import dataclasses
 import html
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from ffvit import charts
+from ffvit import anchors, charts
 from ffvit.errors import UserError, printable
+from ffvit.explanation import FOLDER as EXPLANATION_FOLDER
+from ffvit.explanation import PICTURES, load_explanation
+from ffvit.page import write_page
+from ffvit.progress import duration
 from ffvit.runlog import Run, load_run
 
 MISSING = "-"
+NUM_CONFUSED = 10
 NOTES = """\
 Measured by the runs themselves. Accuracy is that of the last validated epoch, not of the best one.
 Images/s and data wait (the share of the training time spent waiting for images) are means over the
@@ -26,7 +32,7 @@ def write_report(folders: Sequence[Path], out_dir: Path) -> Path:
     Args:
         folders: Run folders, each with at least one finished epoch.
         out_dir: Created if missing. Gets `report.md`, `charts/*.png`, and for one run
-            `report.png`.
+            `report.png` and `index.html`. What `explain` left in a run folder is copied there.
 
     Returns:
         The path of `report.md`.
@@ -49,9 +55,15 @@ def write_report(folders: Sequence[Path], out_dir: Path) -> Path:
         ):
             draw(runs, out_dir / "charts" / f"{name}.png")
             lines += [f"![{name}](charts/{name}.png)", ""]
+        lines += _against_published(runs, out_dir)
+        for index, run in enumerate(runs, start=1):
+            folder = Path(EXPLANATION_FOLDER) / (str(index) if len(runs) > 1 else "")
+            lines += _explanation(run, out_dir, folder)
         lines += ["## Conditions", "", *_conditions(runs), ""]
         path = out_dir / "report.md"
         path.write_text("\n".join(lines), encoding="utf-8")
+        if len(runs) == 1:
+            write_page(runs[0], out_dir)
     except OSError as error:
         raise UserError(
             f"{out_dir}: cannot write the report there ({error.strerror}); choose another folder"
@@ -74,6 +86,68 @@ def describe_result(folder: Path) -> str:
         f"Report: {folder / 'report.md'}. "
         f"Compare with other runs: python -m ffvit report {folder} ..."
     )
+
+
+def _against_published(runs: Sequence[Run], out_dir: Path) -> list[str]:
+    """Draw ImageNet runs on GPUs beside published results; nothing for other runs."""
+    comparable = [run for run in runs if run.is_on_gpu and anchors.is_imagenet(run.start)]
+    if not comparable:
+        return []
+    charts.against_published(comparable, out_dir / "charts" / "cost.png")
+    rows = [
+        [
+            anchor.name,
+            str(anchor.epochs),
+            f"{anchor.top_1:.1f}",
+            f"{anchor.hours:.2f} {anchor.device}-h" if anchor.hours else "not published",
+            anchor.source,
+        ]
+        for anchor in anchors.ANCHORS
+    ]
+    header = ["published", "epochs", "top-1 %", "cost", "source"]
+    return [
+        "![top-1 against hours of a device, beside published results](charts/cost.png)",
+        "",
+        "Published by others, not measured here; devices and protocols differ:",
+        "",
+        _markdown_row(header),
+        _markdown_row([":--", "--:", "--:", "--:", ":--"]),
+        *(_markdown_row(row) for row in rows),
+        "",
+    ]
+
+
+def _explanation(run: Run, out_dir: Path, folder: Path) -> list[str]:
+    """Show what `explain` found out about a run; nothing if it was not asked.
+
+    Args:
+        run: Has it in its folder.
+        out_dir: Of the report.
+        folder: Below it, for the pictures.
+    """
+    explanation = load_explanation(run.folder)
+    if explanation is None:
+        return []
+    source, target = run.folder / EXPLANATION_FOLDER, out_dir / folder
+    if target.resolve() != source.resolve():
+        target.mkdir(parents=True, exist_ok=True)
+        for name in PICTURES:
+            if (source / name).exists():
+                shutil.copyfile(source / name, target / name)
+    lines = [f"## {_plain(explanation.weights)}, looked into", ""]
+    confused = explanation.most_confused(NUM_CONFUSED)
+    if confused:
+        lines += [_markdown_row(["class", "taken for", "images", "of"])]
+        lines += [_markdown_row([":--", ":--", "--:", "--:"])]
+        lines += [
+            _markdown_row([true, predicted, str(count), str(total)])
+            for true, predicted, count, total in confused
+        ]
+        lines += [""]
+    for name, (title, description) in PICTURES.items():
+        if (target / name).exists():
+            lines += [f"{title}: {description}.", "", f"![{title}]({folder.as_posix()}/{name})", ""]
+    return lines
 
 
 def _name_apart(runs: list[Run]) -> list[Run]:
@@ -116,7 +190,7 @@ def _row(run: Run) -> dict[str, str]:
         "top-5 %": _percent(final.get("top_5")),
         "EMA top-1 %": _percent(final.get("ema_top_1")),
         "validated at": _protocol(run),
-        "time": charts.duration(last["elapsed_s"]),
+        "time": duration(last["elapsed_s"]),
         "GPU-hours": f"{last['gpu_hours']:.2f}" if run.is_on_gpu else MISSING,
         "images/s": f"{last['images_seen'] / train_s:,.0f}",
         "data wait %": _percent(waited_s / train_s),

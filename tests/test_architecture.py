@@ -31,6 +31,8 @@ NEVER = {
     "ffvit/data/order.py": IMPURE,
     "ffvit/reports.py": PROGRAM,
     "ffvit/charts.py": PROGRAM,
+    "ffvit/explanation.py": PROGRAM,
+    "ffvit/page/": PROGRAM,
 }
 # The only places that join models and data.
 JOINTS = ("ffvit/assembly.py", "ffvit/commands/", "ffvit/api.py")

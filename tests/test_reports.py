@@ -12,6 +12,7 @@ from PIL import Image
 from ffvit import __main__ as command
 from ffvit.config import load_train_config, to_dict
 from ffvit.errors import UserError
+from ffvit.explanation import Explanation
 from ffvit.reports import write_report
 from ffvit.runlog import RunLog
 
@@ -25,6 +26,8 @@ ENVIRONMENT = {
     "gpus": ["Some GPU"] * 4,
     "gpu_power_limits_w": ["700.00"] * 4,
 }
+NO_START = {}
+IMAGENET = {"num_classes": 1000, "num_train_images": 1_281_167}
 CHARTS = ["accuracy.png", "throughput.png", "training.png"]
 
 
@@ -52,11 +55,11 @@ def epoch_record(epoch, num_gpus=0):
 
 @pytest.fixture
 def make_run(tmp_path):
-    def make(name="some_run", epochs=3, num_gpus=0, argv=(), **changes):
+    def make(name="some_run", epochs=3, num_gpus=0, argv=(), start=NO_START, **changes):
         options = ["--model.name=ff_pico", "--training.epochs=4", *argv]
         config = to_dict(load_train_config(options)[0])
         with RunLog.open(tmp_path / name, config, ENVIRONMENT, is_primary=True) as log:
-            log.record("run", world_size=max(1, num_gpus))
+            log.record("run", world_size=max(1, num_gpus), **start)
             for epoch in range(1, epochs + 1):
                 for step in (5 * epoch - 3, 5 * epoch):
                     values = {"loss": 2 / step, "learning_rate": 0.1 / step}
@@ -213,6 +216,58 @@ def test_a_cpu_run_makes_the_cost_axis_wall_time(
     folders = [make_run("a", elapsed_s=elapsed_s), make_run("b", num_gpus=num_gpus)]
     write_report(folders, tmp_path / "out")
     assert figures[tmp_path / "out" / "charts" / "accuracy.png"].axes[2].get_xlabel() == label
+
+
+def test_imagenet_runs_on_gpus_are_drawn_beside_published_results(make_run, figures, tmp_path):
+    folders = [
+        make_run("a", num_gpus=8, start=IMAGENET, gpu_hours=3.0),
+        make_run("b", num_gpus=8, start=IMAGENET, gpu_hours=5.0),
+        make_run("other", num_gpus=8, start=IMAGENET | {"num_classes": 10}),
+        make_run("on_cpu", start=IMAGENET),
+    ]
+    report = write_report(folders, tmp_path / "out")
+    (axes,) = figures[tmp_path / "out" / "charts" / "cost.png"].axes
+    texts = [text.get_text() for text in axes.texts]
+    assert [text for text in texts if "published" not in text] == ["55.0 a", "55.0 b"]
+    assert any(text.startswith("ResNet-50, published\n88 epochs, A100-h") for text in texts)
+    assert "FF-base, paper, 300 epochs: 74.9, cost not published" in texts
+    drawn = [(line.get_xdata()[-1], line.get_ydata()[-1]) for line in axes.lines]
+    assert (pytest.approx(77.2 * 8 / 60), 78.4) in drawn
+    assert (5.0, pytest.approx(55)) in drawn
+    text = report.read_text()
+    assert "(charts/cost.png)" in text
+    assert (
+        "| ResNet-18 | 16 | 66.9 | 0.58 A100-h | ffcv-imagenet README; 256 px, flip average |"
+        in text
+    )
+    assert "| FF-tiny | 300 | 61.4 | not published |" in text
+
+
+@pytest.mark.usefixtures("figures")
+def test_other_runs_are_not_compared_with_published_results(make_run, tmp_path):
+    folders = [make_run("a", num_gpus=8), make_run("b", start=IMAGENET)]
+    assert "published" not in write_report(folders, tmp_path / "out").read_text()
+
+
+@pytest.mark.usefixtures("figures")
+def test_what_explain_found_is_shown_and_copied_beside_the_report_of_several(make_run, tmp_path):
+    folders = [make_run("a"), make_run("b"), make_run("c")]
+    for folder in folders[:2]:
+        (folder / "explanation").mkdir()
+        Explanation(["x|y", "z"], np.array([[3, 2], [0, 4]]), folder.name).save(
+            folder / "explanation"
+        )
+    (folders[1] / "explanation" / "most_wrong.png").write_bytes(b"b's")
+    alone = write_report(folders[:1], folders[0]).read_text()
+    assert "(explanation/confusion.png)" in alone
+    assert r"| x\|y | z | 2 | 5 |" in alone
+    report = write_report(folders, tmp_path / "out")
+    text = report.read_text()
+    assert "## a, looked into" in text
+    assert "## c, looked into" not in text
+    assert (report.parent / "explanation" / "2" / "most_wrong.png").read_bytes() == b"b's"
+    assert "(explanation/2/most_wrong.png)" in text
+    assert "(explanation/1/most_wrong.png)" not in text
 
 
 def test_folders_that_are_no_runs_are_refused_in_one_line(make_run, tmp_path):

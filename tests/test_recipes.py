@@ -12,10 +12,13 @@ from timm.data.distributed_sampler import RepeatAugSampler
 from timm.scheduler import CosineLRScheduler
 from torch import nn
 
+import train_imagenet
 from ffvit import schedules
 from ffvit.config import load_train_config, to_dict
 from ffvit.data.operations.policies import NUM_RAND_AUGMENT, Operation, parse_policy
 from ffvit.data.order import epoch_permutation, repeat_samples, train_order
+from ffvit.distributed import Ranks
+from ffvit.runlog import load_run
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = ("tiny", "base", "large")
@@ -232,3 +235,38 @@ def test_the_three_sizes_differ_in_the_model_alone():
         model = dataclasses.replace(config.model, name="")
         recipes.append(to_dict(dataclasses.replace(config, model=model)))
     assert recipes[0] == recipes[1] == recipes[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "epochs"), [("base_300_paper", 5), ("base_16_epochs", 16)])
+def test_recipes_run_from_beton_to_report(name, epochs, tiny_betons, tmp_path):
+    """With a small model, few images and, of the paper's, few epochs; all else as shipped."""
+    path = ROOT / "ff_configs" / f"{name}.yaml"
+    options = [
+        f"--data.train_path={tiny_betons['train']}",
+        f"--data.val_path={tiny_betons['val']}",
+        "--data.num_workers=1",
+        "--model.num_classes=8",
+        "--model.embed_dim=16",
+        "--model.depth=2",
+        f"--training.epochs={epochs}",
+        "--training.global_batch_size=32",
+        "--training.compile=false",
+        "--augment.mixup_group=16",
+        "--run.keep=1",
+    ]
+    config, _ = load_train_config(["--config", str(path), *options])
+    train_imagenet.main(config, tmp_path, Ranks(0, 0, 1, 1, torch.device("cpu")))
+    records = load_run(tmp_path).epochs
+    assert len(records) == epochs
+    for epoch, record in enumerate(records):
+        assert record["resolution"] == schedules.resolution(epoch, config.resolution)
+        assert record["step"] == 2 * (epoch + 1)
+        assert np.isfinite(record["train_loss"])
+        assert 0 <= record["top_1"] <= 1
+        assert ("ema_top_1" in record) == (config.training.ema_decay > 0)
+    if name.endswith("paper"):
+        peak = 5e-4 * 32 / 512
+        rates = [1e-6, 1e-6, *(1e-6 + (peak - 1e-6) * late / 5 for late in (1, 2, 3))]
+        assert [record["learning_rate"] for record in records] == pytest.approx(rates, rel=1e-9)
+    assert (tmp_path / "report.md").is_file()

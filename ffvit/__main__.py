@@ -21,6 +21,8 @@ COMMANDS = {
     "verify": "decode every image of betons, compare every byte with their manifests",
     "profile": "where the time of a training run goes",
     "export": "a run's model for timm, the Hugging Face hub, ONNX Runtime and torch.export",
+    "predict": "what a model sees in images: its five best classes, or a CSV of a folder",
+    "evaluate": "top-1 and top-5 of a model on betons and on class folders",
     "inspect": "what is inside a beton; or save one image",
 }
 

@@ -87,10 +87,32 @@ def encode_image(data: bytes, name: str, section: WriteSection) -> StoredImage:
     """
     if section.mode != "raw" and (stored := _from_ordinary_jpeg(data, section)):
         return stored
-    with _pillow_settings(section.max_pixels):
+    image = _shrink(decode_image(data, name, section.max_pixels), section)
+    if max(image.size) > LARGEST_SIDE_PX:
+        raise SourceError(
+            f"{name}: expected up to {LARGEST_SIDE_PX} pixels a side, got {image.width} x "
+            f"{image.height}; set --max_side."
+        )
+    if section.mode == "raw":
+        return stored_image(image.tobytes(), (image.height, image.width), is_jpeg=False)
+    return stored_image(_encode_jpeg(image, section), (image.height, image.width), is_jpeg=True)
+
+
+def decode_image(data: bytes, name: str, max_pixels: int) -> Image.Image:
+    """Decode an image file with Pillow: upright, RGB, transparency on white.
+
+    Args:
+        data: The file's bytes, in one of `FORMATS`.
+        name: Where it comes from, for messages.
+        max_pixels: The most that are decoded.
+
+    Raises:
+        SourceError: As `encode_image`.
+    """
+    with _pillow_settings(max_pixels):
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-                image = _shrink(_to_rgb(opened), section)
+                return _to_rgb(opened)
         except SourceError as error:
             raise SourceError(f"{name}: {error}") from None
         except UnidentifiedImageError:
@@ -101,9 +123,9 @@ def encode_image(data: bytes, name: str, section: WriteSection) -> StoredImage:
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             found = re.search(r"\((\d+) pixels\)", str(error))
             raise SourceError(
-                f"{name}: expected up to {section.max_pixels} pixels, got "
-                f"{found[1] if found else 'more'}; leave it out, or, if you trust it, set "
-                "--max_pixels."
+                f"{name}: expected up to {max_pixels} pixels, got "
+                f"{found[1] if found else 'more'}; leave it out or, if you trust it, shrink it or "
+                "write it with --max_pixels."
             ) from None
         except MemoryError:
             raise
@@ -112,14 +134,6 @@ def encode_image(data: bytes, name: str, section: WriteSection) -> StoredImage:
             raise SourceError(
                 f"{name}: expected a whole image, but {error or error!r}; replace or remove it."
             ) from None
-    if max(image.size) > LARGEST_SIDE_PX:
-        raise SourceError(
-            f"{name}: expected up to {LARGEST_SIDE_PX} pixels a side, got {image.width} x "
-            f"{image.height}; set --max_side."
-        )
-    if section.mode == "raw":
-        return stored_image(image.tobytes(), (image.height, image.width), is_jpeg=False)
-    return stored_image(_encode_jpeg(image, section), (image.height, image.width), is_jpeg=True)
 
 
 def _from_ordinary_jpeg(data: bytes, section: WriteSection) -> StoredImage | None:

@@ -6,7 +6,7 @@ KERNEL := $(wildcard $(foreach folder,ffvit/jpeg tests/jpeg/cross tests/fuzz tes
 SCRIPTS := scripts/*.sh .ci/run
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kernel quickstart fmt lint type test test-all test-faults check-aarch64 fuzz sanitize bench report docs clean
+.PHONY: help setup kernel quickstart fmt lint type test test-all test-faults check-aarch64 fuzz sanitize bench report docs offline-bundle clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -62,6 +62,9 @@ report: kernel  ## table and charts of RUNS="runs/a runs/b"; default: every run
 docs: setup  ## the documentation as a site: build/site/index.html
 	@$(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt --group docs
 	$(BIN)/mkdocs build
+
+offline-bundle: kernel  ## what a machine without a network needs, but for torch: FOR_PYTHON=3.12 OMIT="numba llvmlite"
+	@FOR_PYTHON="$(FOR_PYTHON)" OMIT="$(OMIT)" scripts/offline_bundle.sh
 
 clean:  ## remove what builds and tests leave; .venv, .bench-venv, .prefix, betons and runs stay
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -178,8 +178,9 @@ def verdict(parts: Parts, breakdown: Breakdown) -> list[str]:
     if b.bound == "loader":
         text = f"the loader bounds the run ({b.loader_ms:,.1f} ms, the model {b.model_ms:,.1f} ms)"
     else:
-        share = b.stages_ms[b.bound] / b.model_ms
+        share, ratio = b.stages_ms[b.bound] / b.model_ms, b.model_ms / b.loader_ms
         text = f"the model bounds the run, most of all {b.bound} ({share:.0%} of the model's time)"
+        text += f"; the loader alone is {ratio:.1f} times as fast"
     if not is_cuda:
         text += "; on a CPU, loader and model share the cores, so both count"
     lines = [f"**{b.resolution} px:** {text}."]

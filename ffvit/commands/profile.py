@@ -8,6 +8,7 @@ per resolution on a GPU.
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -28,6 +29,8 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         UserError: As for training; or the folder cannot be written.
     """
+    # Kineto reports on stderr when it starts and ends, and that there is no GPU.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "5")
     from ffvit.assembly import assemble  # noqa: PLC0415
     from ffvit.config import load_train_config  # noqa: PLC0415
     from ffvit.distributed import join_ranks  # noqa: PLC0415

@@ -122,3 +122,44 @@ def test_ddp_trains_over_changing_resolutions_with_one_optimizer() -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.3 * losses[0]
+
+
+class _Order:
+    """Notes in which order buckets of gradients and a parameter's gradient come."""
+
+    def __init__(self, model: DistributedDataParallel, last: nn.Parameter) -> None:
+        self.seen: list[str] = []
+        model.register_comm_hook(None, self._reduce)
+        last.register_post_accumulate_grad_hook(lambda _: self.seen.append("last gradient"))
+
+    def _reduce(
+        self, _: None, bucket: torch.distributed.GradBucket
+    ) -> torch.futures.Future[torch.Tensor]:
+        self.seen.append("bucket")
+        future: torch.futures.Future[torch.Tensor] = torch.futures.Future()
+        future.set_result(bucket.buffer())
+        return future
+
+
+@pytest.mark.usefixtures("single_process_group")
+def test_a_compiled_model_of_several_buckets_adds_up_gradients_during_its_backward_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """torch compiles it in parts, as one graph's gradients would all come at its end."""
+    monkeypatch.setattr(torch.distributed, "_DEFAULT_FIRST_BUCKET_BYTES", 2000)
+    backend = CompileCounterWithBackend("aot_eager")
+    plain = FeedForwardViT(**SMALL | {"depth": 3})
+    compiled = torch.compile(plain, backend=backend, dynamic=False)
+    model = DistributedDataParallel(compiled, bucket_cap_mb=0.002)
+    order = _Order(model, plain.patch_embed.proj.weight)
+    counts = []
+    for side in SIDES:
+        set_resolution(model, side)
+        order.seen.clear()
+        train(model, side)
+        counts.append(backend.frame_count)
+    assert counts[0] > 1
+    assert counts[2:] == 4 * [3 * counts[0]]  # nothing is compiled again
+    # From the second update on: the first one finds out in which order gradients come.
+    assert order.seen[:2] == ["bucket", "bucket"]
+    assert order.seen.count("last gradient") == 1

@@ -1,0 +1,138 @@
+"""What an update costs, by model and resolution: the clock by which arms are compared.
+
+Wall time of a shared machine says little. Here all costs are measured in one process, in turns,
+as processor time (loader included). The least of each counts, as neighbours on the machine's caches
+and hyper-threads only add to it.
+"""
+
+import contextlib
+import itertools
+import json
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from benchmarks.machine import describe_machine, short_name
+from benchmarks.proxy.arms import BASE, FULL, Arm
+from benchmarks.proxy.results import RESULTS
+from benchmarks.proxy.training import Session, open_session
+from ffvit.data.loader import Loader
+from ffvit.errors import ConfigError
+from ffvit.options import TrainConfig
+
+SUBJECT = "proxycosts"
+NUM_ROUNDS = 15
+UPDATES_PER_ROUND = 4
+# Models that compute the same with other constants.
+SAME_COST = {"proxy_raw_resize": "ff_pico"}
+
+
+def cost_name(config: TrainConfig, resolution: int) -> str:
+    """Name what an update's cost depends on."""
+    model = config.model
+    name = SAME_COST.get(model.name, model.name)
+    return f"{name} {model.embed_dim}x{model.depth} {resolution}"
+
+
+class FirstBatches:
+    """The first batches of a loader's epoch, as if they were all of it."""
+
+    def __init__(self, loader: Loader, num_batches: int) -> None:
+        self._loader = loader
+        self._num_batches = num_batches
+
+    @property
+    def resolution(self) -> int:
+        """Side of the images, pixels."""
+        return self._loader.resolution
+
+    def __len__(self) -> int:
+        return self._num_batches
+
+    def __iter__(self) -> Iterator[Any]:
+        with contextlib.closing(iter(self._loader)) as batches:
+            yield from itertools.islice(batches, self._num_batches)
+
+
+def measure(arms: list[Arm]) -> dict[str, Any]:
+    """Measure the cost of an update of every model and resolution of these arms, in turns.
+
+    Returns:
+        Machine, date, and `ms_per_update`: for each name the processor time of each round.
+    """
+    needed = {cost_name(BASE, FULL): (BASE, FULL)}
+    for arm in arms:
+        needed |= {cost_name(arm.config, r): (arm.config, r) for r in sorted({*arm.resolutions})}
+    sessions: dict[str, Session] = {}
+    for config, _ in needed.values():
+        model = cost_name(config, 0)
+        if model not in sessions:
+            sizes = [resolution for other, resolution in needed.values() if other == config]
+            sessions[model] = open_session(config, sizes)
+    milliseconds: dict[str, list[float]] = {name: [] for name in needed}
+    epochs = itertools.count()  # a trainer does each only once
+    for round_number in range(NUM_ROUNDS + 1):
+        for name, (config, resolution) in needed.items():
+            epoch = next(epochs)
+            session = sessions[cost_name(config, 0)]
+            session.train_loader.set_epoch(epoch, resolution)
+            batches = FirstBatches(session.train_loader, UPDATES_PER_ROUND)
+            begin = time.process_time()
+            session.trainer.train_epoch(batches, epoch)
+            elapsed_s = time.process_time() - begin
+            if round_number:  # the first compiles, and fills caches
+                milliseconds[name].append(round(1000 * elapsed_s / UPDATES_PER_ROUND, 3))
+    for session in sessions.values():
+        session.close()
+    return {
+        "subject": "processor time of an update, one thread, loader included",
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": describe_machine(),
+        "updates_per_round": UPDATES_PER_ROUND,
+        "batch_size": BASE.training.global_batch_size,
+        "ms_per_update": milliseconds,
+    }
+
+
+def write(result: dict[str, Any]) -> str:
+    """Write a measurement to the results; returns the file's name."""
+    month = result["date"][:7].replace("-", "")
+    path = RESULTS / f"{SUBJECT}_{short_name(result['machine'])}_{month}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    return path.name
+
+
+def read() -> dict[str, Any]:
+    """Read the newest measurement.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    results = [json.loads(path.read_text()) for path in RESULTS.glob(f"{SUBJECT}_*.json")]
+    if not results:
+        raise ConfigError(
+            f"benchmarks/results: expected {SUBJECT}_*.json, found none; "
+            "python -m benchmarks.proxy costs."
+        )
+    newest: dict[str, Any] = max(results, key=lambda result: str(result["date"]))
+    return newest
+
+
+def relative_cost(measurement: Mapping[str, Any], name: str) -> float:
+    """Return the least cost of an update over that of the base model at full resolution.
+
+    Raises:
+        ConfigError: It was not measured.
+    """
+    measured = measurement["ms_per_update"]
+    if name not in measured:
+        raise ConfigError(
+            f"cost of {name!r}: expected it among the measured ones, {', '.join(measured)}; "
+            "python -m benchmarks.proxy costs."
+        )
+    return float(min(measured[name]) / min(measured[cost_name(BASE, FULL)]))
+
+
+def cost_of(measurement: Mapping[str, Any], arm: Arm) -> float:
+    """Return what an arm's training costs, in epochs of the base model at full resolution."""
+    return sum(relative_cost(measurement, cost_name(arm.config, r)) for r in arm.resolutions)

@@ -1,0 +1,134 @@
+"""The experiments: which arms are compared with which, and why.
+
+Arms that are to cost the same were given their epochs from the measured costs
+(`python -m benchmarks.proxy costs`); tables say what each costs.
+"""
+
+import dataclasses
+from typing import Literal
+
+from benchmarks.proxy.arms import FULL, LOW, Arm, arm, ramp
+
+EPOCHS = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """One row of a table.
+
+    Attributes:
+        arm: What is asked about.
+        against: What it is compared with, seed by seed; None: with nothing.
+        title: What the arm is, in words.
+        at_equal: What the two have in common: epochs, or time (cost).
+    """
+
+    arm: Arm
+    against: Arm | None
+    title: str
+    at_equal: Literal["epochs", "time"] = "epochs"
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A question and the runs that answer it.
+
+    Attributes:
+        question: In one sentence.
+        rows: Of its table.
+        num_seeds: Runs of each arm, seeds from 0.
+    """
+
+    question: str
+    rows: tuple[Comparison, ...]
+    num_seeds: int = 5
+
+    @property
+    def arms(self) -> list[Arm]:
+        """All arms, each once; those that others are compared with first."""
+        against = [row.against for row in self.rows if row.against is not None]
+        named = {a.name: a for a in (*against, *(row.arm for row in self.rows))}
+        return list(named.values())
+
+
+constant = arm("constant", (FULL, EPOCHS))
+constant_short = arm("constant_short", (FULL, 8))
+ramped = ramp("ramp", EPOCHS, start=4, end=9, shows_switches=True)
+ramped_long = ramp("ramp_long", 18, start=7, end=14)
+
+
+def resampled(resampler: str) -> Arm:
+    """Make the ramp with another resampler."""
+    model = {"resampler": resampler}
+    return ramp(f"ramp_{resampler}", EPOCHS, start=4, end=9, shows_switches=True, model=model)
+
+
+raw_resize = ramp(
+    "ramp_raw_resize",
+    EPOCHS,
+    start=4,
+    end=9,
+    shows_switches=True,
+    model={"name": "proxy_raw_resize"},
+)
+
+RESOLUTION = Experiment(
+    "Does a growing resolution cost accuracy at equal epochs, and does it win any at equal time?",
+    (
+        Comparison(constant, None, "80 px throughout"),
+        Comparison(constant_short, None, "80 px throughout"),
+        Comparison(ramped, constant, "48 to 80 px"),
+        Comparison(ramped_long, constant, "48 to 80 px", "time"),
+        Comparison(ramped, constant_short, "48 to 80 px", "time"),
+    ),
+)
+RESAMPLERS = Experiment(
+    "Does it matter how token weights change grid?",
+    (
+        Comparison(ramped, None, "dct (the default)"),
+        Comparison(resampled("area"), ramped, "area"),
+        Comparison(resampled("bilinear"), ramped, "bilinear"),
+        Comparison(resampled("nearest"), ramped, "nearest"),
+        Comparison(raw_resize, ramped, "weights resized like images, not rescaled"),
+    ),
+    num_seeds=3,
+)
+SHAPE = Experiment(
+    "Which shape of the schedule is best, all at the time of the ramp of 12 epochs?",
+    (
+        Comparison(ramped, None, "ramp from 48 px"),
+        *(
+            Comparison(other, ramped, title, "time")
+            for other, title in (
+                (arm("two_steps", (LOW, 6), (64, 3), (FULL, 3)), "two steps"),
+                (arm("finish_3", (LOW, 10), (FULL, 3)), "48 px, then 3 epochs at 80 px"),
+                (arm("finish_2", (LOW, 12), (FULL, 2)), "48 px, then 2 epochs at 80 px"),
+                (arm("finish_1", (LOW, 14), (FULL, 1)), "48 px, then 1 epoch at 80 px"),
+                (ramp("ramp_from_32", 13, start=5, end=10, low=32), "ramp from 32 px"),
+                (
+                    arm("finish_2_from_32", (32, 15), (FULL, 2)),
+                    "32 px, then 2 epochs at 80 px",
+                ),
+            )
+        ),
+    ),
+)
+
+constant_cosine = arm("constant_cosine", (FULL, EPOCHS), lr={"schedule": "cosine"})
+by_timm = arm("timm", (FULL, EPOCHS), lr={"schedule": "cosine"}, is_timm=True)
+TRAINER = Experiment(
+    "Does our trainer reach the accuracy of timm's training script, and what is better or worse?",
+    (
+        Comparison(by_timm, None, "timm's classes, cosine"),
+        Comparison(constant_cosine, by_timm, "our trainer, cosine"),
+        Comparison(constant, by_timm, "our trainer, linear"),
+        Comparison(constant, constant_cosine, "our trainer, linear"),
+    ),
+)
+
+EXPERIMENTS = {
+    "a": RESOLUTION,
+    "resamplers": RESAMPLERS,
+    "a2": SHAPE,
+    "d": TRAINER,
+}

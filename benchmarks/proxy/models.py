@@ -1,0 +1,110 @@
+"""Models of the experiments that the package does not ship, by names that start with "proxy_".
+
+Importing this registers them with timm, so that a recipe can name them.
+"""
+
+from typing import Any
+
+import torch
+from timm.models import register_model
+from timm.models.mlp_mixer import MlpMixer
+from timm.models.resnet import BasicBlock, ResNet
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from ffvit.models import FeedForwardViT, elastic
+
+TOKEN_MLP_DIM = 256
+
+
+# What timm hands to any model's function, and these have no use for.
+_PRETRAINED = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
+
+
+def _architecture(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name not in _PRETRAINED}
+
+
+class RawGrid(elastic.TokenGrid):
+    """Token weights resized like images, bilinearly, and not rescaled: the naive way."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size, "bilinear")
+
+    def resampling(self, grid_size: int, like: Tensor) -> elastic.Resampling | None:
+        """As of `TokenGrid`; fc1's columns are averaged, where they would have to be added up."""
+        constants = super().resampling(grid_size, like)
+        return constants and constants._replace(to_canonical=constants.from_canonical.T)
+
+
+@register_model
+def proxy_raw_resize(pretrained: bool = False, **options: Any) -> FeedForwardViT:
+    """`ff_pico` with `RawGrid`."""
+    del pretrained
+    image_size = options.pop("img_size")
+    model = FeedForwardViT(
+        image_size=image_size, token_mlp_dim=TOKEN_MLP_DIM, **_architecture(options)
+    )
+    model.token_grid = RawGrid(model.token_grid.size)
+    return model
+
+
+class MeanPoolViT(FeedForwardViT):
+    """Classifies by the mean of the patches instead of the class token, which stays."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.blocks[-1].mlp2.is_last = False  # type: ignore[union-attr]
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Map images (B, 3, H, H) to the mean of the normalised patches (B, D)."""
+        grid_size = images.shape[-1] // self.patch_size
+        resampling = self.token_grid.resampling(grid_size, self.cls_token)
+        patches = self.patch_embed(images)
+        tokens = torch.cat([self.cls_token.expand(1, images.shape[0], -1), patches])
+        tokens = self.pos_drop(tokens + self.pos_encoding(self.token_grid.size, resampling))
+        for block in self.blocks:
+            tokens = block(tokens, resampling)
+        features: Tensor = self.norm(tokens[1:]).mean(dim=0)
+        return features
+
+
+@register_model
+def proxy_mean_pool(pretrained: bool = False, **options: Any) -> FeedForwardViT:
+    """`ff_pico` with `MeanPoolViT`'s head."""
+    del pretrained
+    return MeanPoolViT(
+        image_size=options.pop("img_size"), token_mlp_dim=TOKEN_MLP_DIM, **_architecture(options)
+    )
+
+
+@register_model
+def proxy_mixer(pretrained: bool = False, **options: Any) -> nn.Module:
+    """Timm's Mixer of two blocks, its token MLP as wide as `ff_pico`'s."""
+    del pretrained
+    embed_dim: int = options["embed_dim"]
+    return MlpMixer(
+        num_blocks=2, mlp_ratio=(TOKEN_MLP_DIM / embed_dim, 4.0), **_architecture(options)
+    )
+
+
+@register_model
+def proxy_vit(pretrained: bool = False, **options: Any) -> nn.Module:
+    """Timm's vision transformer with heads of 16 channels."""
+    del pretrained
+    return VisionTransformer(num_heads=options["embed_dim"] // 16, **_architecture(options))
+
+
+@register_model
+def proxy_resnet(pretrained: bool = False, **options: Any) -> nn.Module:
+    """Timm's ResNet of four basic blocks, `channels` wide in the first."""
+    del pretrained
+    width = 16
+    channels = tuple(width * 2**stage for stage in range(4))
+    return ResNet(
+        BasicBlock,  # type: ignore[arg-type]
+        layers=(1, 1, 1, 1),
+        channels=channels,
+        stem_width=width,
+        **_architecture(options),
+    )

@@ -163,6 +163,7 @@ def tiny_arm(tiny_betons, **options):
         BASE,
         data={"train_path": str(tiny_betons["train"]), "val_path": str(tiny_betons["val"])},
         model={"image_size": 32, "embed_dim": 32},
+        resolution={"min_res": 32, "max_res": 32},
         training={"global_batch_size": 16, "ema_decay": 0.9},
         validation={"resolution": 32},
     )

@@ -34,6 +34,7 @@ BASE = TrainConfig(
     training=TrainingSection(
         global_batch_size=64, weight_decay=0.05, label_smoothing=0.1, ema_decay=0.98
     ),
+    resolution=ResolutionSection(min_res=FULL, max_res=FULL, multiple=8),  # stages say more
     validation=ValidationSection(resolution=FULL),
 )
 
@@ -45,24 +46,21 @@ class Arm:
     Attributes:
         name: In results and tables; unique.
         config: Of its runs; `training.seed` is set for each.
-        stages: (resolution, epochs) one after the other, where no `config.resolution` says so.
+        stages: (resolution, epochs) one after the other; `config.resolution` does not count.
         shows_switches: Whether accuracy is measured before and after each change of resolution.
         is_timm: Whether timm trains it instead of our trainer.
     """
 
     name: str
     config: TrainConfig
-    stages: tuple[tuple[int, int], ...] = ()
+    stages: tuple[tuple[int, int], ...]
     shows_switches: bool = False
     is_timm: bool = False
 
     @property
     def resolutions(self) -> list[int]:
         """The resolution of each epoch, pixels."""
-        if self.stages:
-            return [resolution for resolution, epochs in self.stages for _ in range(epochs)]
-        section = self.config.resolution
-        return [schedules.resolution(e, section) for e in range(self.config.training.epochs)]
+        return [resolution for resolution, epochs in self.stages for _ in range(epochs)]
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -71,7 +69,9 @@ class Arm:
             f"{section}.{name}": value
             for section, values in to_dict(self.config).items()
             for name, value in values.items()
-            if value != default_options()[section][name] and not name.endswith("_path")
+            if section != "resolution"
+            and value != default_options()[section][name]
+            and not name.endswith("_path")
         }
         return options | {"resolutions": run_lengths(self.resolutions), "is_timm": self.is_timm}
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.machine import describe_machine, short_name
 from benchmarks.proxy.arms import BASE, FULL, Arm
-from benchmarks.proxy.results import RESULTS
+from benchmarks.proxy.results import NEW_RESULTS, RESULTS
 from benchmarks.proxy.training import Session, open_session
 from ffvit.data.loader import Loader
 from ffvit.errors import ConfigError
@@ -95,9 +95,10 @@ def measure(arms: list[Arm]) -> dict[str, Any]:
 
 
 def write(result: dict[str, Any]) -> str:
-    """Write a measurement to the results; returns the file's name."""
+    """Write a measurement to the new results; returns the file's name."""
     month = result["date"][:7].replace("-", "")
-    path = RESULTS / f"{SUBJECT}_{short_name(result['machine'])}_{month}.json"
+    path = NEW_RESULTS / f"{SUBJECT}_{short_name(result['machine'])}_{month}.json"
+    NEW_RESULTS.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n")
     return path.name
 

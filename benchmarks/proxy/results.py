@@ -34,7 +34,9 @@ def read_results(*folders: Path) -> list[dict[str, Any]]:
 
 
 def keep_new_results() -> int:
-    """Move new runs to those that are kept in git; returns how many there were."""
+    """Move new runs and costs to those that are kept in git; returns how many runs there were."""
+    for path in NEW_RESULTS.glob("*.json"):
+        path.replace(RESULTS / path.name)
     count = 0
     for path in sorted(NEW_RESULTS.glob(f"{SUBJECT}_*.jsonl")):
         with path.open("r+") as new, (RESULTS / path.name).open("a") as kept:

@@ -3,7 +3,6 @@
 import dataclasses
 import time
 from collections import defaultdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +10,14 @@ import torch
 
 from benchmarks.proxy import models, timm_training
 from benchmarks.proxy.arms import Arm, change
-from ffvit import schedules
-from ffvit.data.augment import augment, normalize
+from ffvit.assembly import assemble
+from ffvit.data.augment import normalize
 from ffvit.data.loader import Loader
-from ffvit.data.mix import Mixing, check_mixing
 from ffvit.distributed import Ranks
-from ffvit.models import check_resolutions, create_model
-from ffvit.optim import create_optimizer
+from ffvit.models import check_resolutions
 from ffvit.options import TrainConfig
 from ffvit.runlog import RunLog
-from ffvit.trainer import Trainer, check_training, seed_torch
-from train_imagenet import create_loaders
+from ffvit.trainer import Trainer
 
 __all__ = ["Session", "models", "run"]
 
@@ -71,31 +67,21 @@ class Session:
 def open_session(config: TrainConfig, resolutions: list[int]) -> Session:
     """Make model, optimizer, loaders and trainer of a config, as `train_imagenet.py` does."""
     torch.set_num_threads(1)
-    training = config.training
-    check_training(training, config.run.log_interval)
-    schedules.check_lr(config.lr, training.epochs)
-    train_loader, val_loader = create_loaders(config, resolutions[0], ONE_PROCESS)
-    num_classes = train_loader.info.num_classes
-    check_mixing(config.augment, train_loader.batch_size)
-    steps_per_epoch = len(train_loader)
-    seed_torch(training.seed)
-    model = create_model(config.model, num_classes)
-    check_resolutions(config.model.name, model, {*resolutions, config.validation.resolution})
+    parts = assemble(config, ONE_PROCESS)
+    check_resolutions(config.model.name, parts.model, resolutions)
     trainer = CpuTrainer(
-        model,
-        create_optimizer(model, training, ONE_PROCESS.device),
-        training,
+        parts.model,
+        parts.optimizer,
+        config.training,
         ONE_PROCESS,
-        num_classes,
+        parts.num_classes,
         prepare=normalize,
-        augment=partial(augment, mixing=Mixing(config.augment, num_classes, training.seed)),
-        learning_rate=lambda step: schedules.learning_rate(
-            step, steps_per_epoch, config.lr, training.epochs, scale=1.0
-        ),
+        augment=parts.create_augmentation(),
+        learning_rate=parts.learning_rate,
         log=RunLog.open(Path(), {}, {}, is_primary=False),  # writes nothing
         log_interval=config.run.log_interval,
     )
-    return Session(trainer, train_loader, val_loader)
+    return Session(trainer, parts.train_loader, parts.val_loader)
 
 
 def run(arm: Arm, seed: int) -> dict[str, Any]:

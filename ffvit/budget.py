@@ -8,7 +8,6 @@ many times faster, and that no time goes into validation or waiting for images.
 import dataclasses
 import itertools
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -93,9 +92,14 @@ class Budget:
             return f"{figure} (the paper's; not measured with this code)"
         return f"{figure} (forecast, not measured)"
 
-    def gpu_hours(self, gpu: str) -> float:
-        """Forecast the hours on one GPU, by its name in `PEAK_FLOPS`."""
-        return self.flops / (UTILISATION[self.size] * PEAK_FLOPS[gpu]) / 3600
+    def gpu_hours(self, gpu: str, mfu: float | None = None) -> float:
+        """Forecast the hours on one GPU.
+
+        Args:
+            gpu: By its name in `PEAK_FLOPS`.
+            mfu: The share of its peak that is reached; None: as in `UTILISATION`.
+        """
+        return self.flops / ((mfu or UTILISATION[self.size]) * PEAK_FLOPS[gpu]) / 3600
 
     def command(self, num_gpus: int) -> str:
         """Return what to type.
@@ -165,7 +169,14 @@ def find_gpu(name: str) -> str:
     return known[_squeezed(name)]
 
 
-def recommend(size: str, gpu: str, hours: float, num_gpus: int, folder: Path) -> str:
+def recommend(
+    size: str,
+    gpu: str,
+    hours: float,
+    num_gpus: int = 1,
+    mfu: float | None = None,
+    folder: Path = Path("ff_configs"),
+) -> str:
     """Describe the longest recipe that is forecast to end in time, and the next one.
 
     Args:
@@ -173,6 +184,7 @@ def recommend(size: str, gpu: str, hours: float, num_gpus: int, folder: Path) ->
         gpu: By a name that `find_gpu` knows.
         hours: On the clock.
         num_gpus: How many work side by side.
+        mfu: The share of the GPUs' peak that is reached; None: as in `UTILISATION`.
         folder: With the recipes.
 
     Raises:
@@ -182,38 +194,38 @@ def recommend(size: str, gpu: str, hours: float, num_gpus: int, folder: Path) ->
         raise ConfigError(f"--hours={hours:g}: expected more than 0.")
     if num_gpus < 1:
         raise ConfigError(f"--num_gpus={num_gpus}: expected 1 or more.")
+    if mfu is not None and not 0 < mfu <= 1:
+        raise ConfigError(f"--mfu={mfu:g}: expected a share of the peak, above 0 and at most 1.")
     gpu = find_gpu(gpu)
     budgets = load_budgets(size, folder)
-    fitting = [b for b in budgets if b.gpu_hours(gpu) <= hours * num_gpus]
-    if not fitting:
-        least = budgets[0].gpu_hours(gpu) / num_gpus
+    needed = [budget.gpu_hours(gpu, mfu) / num_gpus for budget in budgets]
+    num_fitting = sum(one <= hours for one in needed)
+    if num_fitting == 0:
         raise ConfigError(
             f"--hours={hours:g}: the shortest recipe for {size}, {budgets[0].path}, is forecast to"
-            f" take {least:.2f} h on {num_gpus} {gpu}; give more of either, or another model."
+            f" take {needed[0]:.2f} h on {num_gpus} {gpu}; give more of either, or another model."
         )
-    lines = list(describe(fitting[-1], gpu, num_gpus))
-    for budget in budgets[len(fitting) : len(fitting) + 1]:
-        needed = budget.gpu_hours(gpu) / num_gpus
-        lines.append(f"next      {budget.path} needs {needed:.2f} h: {budget.top_1}")
-    lines += ["", f"    {fitting[-1].command(num_gpus)}"]
-    return "\n".join(lines)
-
-
-def describe(budget: Budget, gpu: str, num_gpus: int) -> Iterator[str]:
-    """Give the lines of a table: what is computed, in how many hours, for which accuracy."""
-    share, peak = UTILISATION[budget.size], PEAK_FLOPS[gpu] / 1e12
-    hours = budget.gpu_hours(gpu) / num_gpus
-    yield f"config    {budget.path}"
-    yield f"images    {budget.num_images / 1e6:.1f} million, {budget.config.training.epochs} epochs"
-    yield f"pixels    {resolution_ramp(budget)}"
-    yield f"FLOPs     {exponential(budget.flops)}, forward and backward, counted"
-    yield (
-        f"hours     {rounded(hours)} on {num_gpus} {gpu} (forecast: {100 * share:.0f} % of"
-        f" {peak:.0f} TFLOP/s; no validation, no wait for images)"
+    chosen, chosen_hours = budgets[num_fitting - 1], needed[num_fitting - 1]
+    share, peak = mfu or UTILISATION[size], PEAK_FLOPS[gpu] / 1e12
+    basis = (
+        f"forecast: {100 * share:.3g} % of {peak:.0f} TFLOP/s; no validation, no wait for images"
     )
-    rate = budget.num_images / hours / 3600
-    yield f"images/s  {rate:,.0f} on average, which loading must keep up with (docs/benchmarks.md)"
-    yield f"top-1     {budget.top_1}"
+    rate = chosen.num_images / chosen_hours / 3600
+    lines = [
+        f"config    {chosen.path}",
+        f"images    {chosen.num_images / 1e6:.1f} million, {chosen.config.training.epochs} epochs",
+        f"pixels    {resolution_ramp(chosen)}",
+        f"FLOPs     {exponential(chosen.flops)}, forward and backward, counted",
+        f"hours     {rounded(chosen_hours)} on {num_gpus} {gpu} ({basis})",
+        f"images/s  {rate:,.0f} on average, which loading must keep up with (docs/benchmarks.md)",
+        f"top-1     {chosen.top_1}",
+    ]
+    if num_fitting < len(budgets):
+        following = budgets[num_fitting]
+        lines.append(
+            f"next      {following.path} needs {needed[num_fitting]:.2f} h: {following.top_1}"
+        )
+    return "\n".join([*lines, "", f"    {chosen.command(num_gpus)}"])
 
 
 def resolution_ramp(budget: Budget) -> str:

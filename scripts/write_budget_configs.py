@@ -223,7 +223,7 @@ def tables() -> dict[str, str]:
     """Make what stands in docs/reproduce.md: the paper's recipes, the ladder, and an example."""
     budgets = [budget for size in SIZES for budget in load_budgets(size, FOLDER)]
     papers = [b for b in budgets if b.path.stem.endswith("paper")]
-    example = recommend("base", "h200", hours=4, num_gpus=1, folder=Path("ff_configs"))
+    example = recommend("base", "h200", hours=4)
     return {
         "budget": textwrap.indent(f"\n{example}\n", "    "),
         "paper": table(papers),

@@ -103,24 +103,31 @@ def test_longer_recipes_cost_more_and_are_expected_to_give_no_less(size):
     ],
 )
 def test_the_longest_recipe_that_fits_is_recommended(hours, num_gpus, chosen):
-    lines = recommend("base", "h200", hours, num_gpus, FOLDER).splitlines()
+    lines = recommend("base", "h200", hours, num_gpus, folder=FOLDER).splitlines()
     assert lines[0].split() == ["config", str(FOLDER / f"{chosen}.yaml")]
     assert ("torchrun" in lines[-1]) == (num_gpus > 1)
 
 
+def test_a_measured_utilisation_replaces_the_supposed_one():
+    """The budget of 40 epochs takes 1.8 h at 40 % of the peak, so 3.6 h at 20 %."""
+    lines = recommend("base", "h200", 3.7, mfu=0.2, folder=FOLDER).splitlines()
+    assert lines[0].split() == ["config", str(FOLDER / "base_40_epochs.yaml")]
+    assert "20 % of 989 TFLOP/s" in lines[4]
+
+
 def test_every_forecast_says_that_it_is_one():
-    text = recommend("base", "H200", 4, 1, FOLDER)
+    text = recommend("base", "H200", 4, folder=FOLDER)
     lines = {line.split()[0]: line for line in text.splitlines() if line}
     assert "(forecast" in lines["hours"]
     assert "(forecast, not measured)" in lines["top-1"]
     assert "(forecast" in lines["next"]
-    assert "not measured with this code" in recommend("base", "H200", 99, 1, FOLDER)
+    assert "not measured with this code" in recommend("base", "H200", 99, folder=FOLDER)
 
 
 @pytest.mark.parametrize("num_gpus", [1, 2, 8, 32])
 def test_the_command_can_be_typed(num_gpus):
     """Groups of mixup must divide what a GPU takes at a time: 32 images of 1024 on 32 GPUs."""
-    command = shlex.split(recommend("base", "a100", 100, num_gpus, FOLDER).splitlines()[-1])
+    command = shlex.split(recommend("base", "a100", 100, num_gpus, folder=FOLDER).splitlines()[-1])
     config, _ = load_train_config(command[command.index("train_imagenet.py") + 1 :])
     assert 1024 // num_gpus % config.augment.mixup_group == 0
     assert command[0] == ("torchrun" if num_gpus > 1 else "python")
@@ -135,6 +142,8 @@ def test_the_command_can_be_typed(num_gpus):
         ({"hours": -1.0}, "--hours=-1: expected more than 0"),
         ({"hours": float("nan")}, "--hours=nan: expected more than 0"),
         ({"num_gpus": 0}, "--num_gpus=0: expected 1 or more"),
+        ({"mfu": 40.0}, "--mfu=40: expected a share of the peak"),
+        ({"mfu": 0.0}, "--mfu=0: expected a share of the peak"),
         ({"num_gpus": 3}, "--num_gpus=3 does not divide the batch of"),
         ({"folder": Path("nowhere")}, "--configs=nowhere: expected the repository's folder"),
     ],

@@ -12,6 +12,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hours", required=True, type=float, help="on the clock")
     parser.add_argument("--num_gpus", type=int, default=1, help="GPUs of that kind [1]")
     parser.add_argument(
+        "--mfu",
+        type=float,
+        help="share of the peak that is reached, as runs log it [0.4; tiny 0.25]",
+    )
+    parser.add_argument(
         "--configs", type=Path, default=Path("ff_configs"), help="folder of recipes [ff_configs]"
     )
 
@@ -24,5 +29,7 @@ def run(options: argparse.Namespace) -> None:
     """
     from ffvit.budget import recommend  # noqa: PLC0415
 
-    text = recommend(options.model, options.gpu, options.hours, options.num_gpus, options.configs)
+    text = recommend(
+        options.model, options.gpu, options.hours, options.num_gpus, options.mfu, options.configs
+    )
     sys.stdout.write(f"{text}\n")

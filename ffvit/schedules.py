@@ -86,13 +86,16 @@ def resolution(epoch: int, section: ResolutionSection) -> int:
 
 
 def first_epochs(section: ResolutionSection, epochs: int) -> dict[int, int]:
-    """Map each resolution that a run of so many epochs trains at to its first epoch, from 0."""
-    return {resolution(epoch, section): epoch for epoch in reversed(range(epochs))}
+    """Map each resolution that a run of so many epochs trains at, in order of use, to its first."""
+    firsts: dict[int, int] = {}
+    for epoch in range(epochs):
+        firsts.setdefault(resolution(epoch, section), epoch)
+    return firsts
 
 
 def resolutions(section: ResolutionSection, epochs: int) -> list[int]:
     """List the distinct resolutions that a run of so many epochs trains at, in order of use."""
-    return sorted(first_epochs(section, epochs))
+    return list(first_epochs(section, epochs))
 
 
 def strength(start: float, section: ResolutionSection, epoch: int) -> float:

@@ -12,6 +12,7 @@ from ffvit.options import LrSection, ResolutionSection
 from ffvit.schedules import (
     check_lr,
     check_resolution,
+    first_epochs,
     learning_rate,
     resolution,
     resolutions,
@@ -212,6 +213,10 @@ def test_resolutions_lists_each_once_in_order_of_use():
     section = ResolutionSection(64, 112, 4, 9, 16)
     assert resolutions(section, 12) == [64, 80, 96, 112]
     assert resolutions(section, 6) == [64, 80]
+    firsts = first_epochs(section, 12)
+    assert list(firsts) == [64, 80, 96, 112]
+    assert all(resolution(epoch, section) == side for side, epoch in firsts.items())
+    assert all(resolution(epoch - 1, section) < side for side, epoch in firsts.items() if epoch)
 
 
 @pytest.mark.parametrize(

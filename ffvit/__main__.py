@@ -12,6 +12,7 @@ from ffvit.errors import one_line_errors
 # Name of a module in ffvit/commands: what it does.
 COMMANDS = {
     "doctor": "what is wrong with this machine, and what mends it",
+    "stage": "copy a config's betons from URLs to this machine's disk",
     "preview": "a picture of a config's data: as stored, and as the model will see them",
     "budget": "which recipe to train in a given time, and what it may give",
     "report": "table and charts of one or several runs",

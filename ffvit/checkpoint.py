@@ -28,6 +28,7 @@ BEST = "best.pt"
 _FREE = (
     "data.train_path",
     "data.val_path",
+    "data.stage_dir",
     "data.num_workers",
     "data.on_error",
     "data.watchdog_s",

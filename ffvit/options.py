@@ -18,10 +18,14 @@ class DataSection:
     """Where the images are and how training crops are cut from them."""
 
     train_path: str = option(
-        "betons/imagenet/train.beton", "beton with the training images, or several: a,b*.beton"
+        "betons/imagenet/train.beton",
+        "beton with the training images, or several: a,b*.beton; also URLs, s3://bucket/a.beton",
     )
     val_path: str = option(
         "betons/imagenet/val.beton", "beton with the validation images, or several"
+    )
+    stage_dir: str = option(
+        "", "folder that betons at URLs are copied to, on a local disk; empty: one in $TMPDIR"
     )
     num_workers: int = option(
         0, "decode threads per process; 0: this process's share of the CPU cores"

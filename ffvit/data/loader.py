@@ -196,7 +196,7 @@ def create_train_loader(
     check_option("data.repeats", data.repeats, "1 or more", data.repeats > 0)
     check_option("data.order", data.order, " or ".join(ORDERS), data.order in ORDERS)
     check_option("data.window_gib", data.window_gib, "a number above 0", data.window_gib > 0)
-    storage = Storage(data.train_path)
+    storage = Storage(data.train_path, data.stage_dir)
     num_samples = storage.num_samples
     if num_samples < global_batch_size:
         raise ConfigError(
@@ -257,7 +257,7 @@ def create_val_loader(
     check_option("validation.ratio", ratio, "a share above 0 and at most 1", 0 < ratio <= 1)
     check_option("validation.batch_size", batch_size, "1 or more images", batch_size > 0)
     check_option("validation.resolution", resolution, "1 or more pixels", resolution > 0)
-    storage = Storage(data.val_path)
+    storage = Storage(data.val_path, data.stage_dir)
     decoder = CenterCropDecoder(resolution, ratio, num_threads, filter_name)
     order = exact_cover_order(storage.num_samples, batch_size, rank, world_size)
     pipeline = Pipeline(storage, decoder, batch_size, device, on_error="stop")

@@ -1,8 +1,8 @@
-"""What a write tells its user while it runs, on standard error."""
+"""What a write or a copy tells its user while it runs, on standard error."""
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -16,20 +16,24 @@ class Progress:
     """A bar with images/s on a terminal, a line every few seconds elsewhere.
 
     Args:
-        total: Images of the whole.
+        total: Images of the whole, or bytes.
         name: Of the whole.
-        num_done: Images that were there before.
+        num_done: Images that were there before, or bytes.
+        is_bytes: Whether bytes are counted; they are shown in MB.
     """
 
-    def __init__(self, total: int, name: str, num_done: int = 0) -> None:
+    def __init__(self, total: int, name: str, num_done: int = 0, is_bytes: bool = False) -> None:
         self._total = total
         self._name = name
         self._num_done = num_done
+        self._unit = "MB" if is_bytes else "images"
+        self._scale = 1e6 if is_bytes else 1.0
         self._bar = tqdm(
             total=total,
             initial=num_done,
             desc=name,
-            unit=" images",
+            unit="B" if is_bytes else " images",
+            unit_scale=is_bytes,
             disable=not sys.stderr.isatty(),
             file=sys.stderr,
         )
@@ -40,19 +44,24 @@ class Progress:
     def __exit__(self, *exception: object) -> None:
         self._bar.close()
 
-    def count(self, images: Iterable[_Item]) -> Iterator[_Item]:
-        """Pass the images on and count them."""
+    def count(
+        self, items: Iterable[_Item], size: Callable[[_Item], int] = lambda _: 1
+    ) -> Iterator[_Item]:
+        """Pass the items on and count them: each is one image, or `size` of them, or bytes."""
         begin = last = time.monotonic()
-        for number, image in enumerate(images, start=1):
-            yield image
-            self._bar.update()
+        number = 0
+        for item in items:
+            yield item
+            self._bar.update(size(item))
+            number += size(item)
             now = time.monotonic()
             if self._bar.disable and now - last >= _LINE_INTERVAL_S:
                 last = now
-                rate = number / (now - begin)
+                done = (self._num_done + number) / self._scale
+                rate = number / self._scale / (now - begin)
                 say(
-                    f"{self._name}: {self._num_done + number:,} of {self._total:,} images, "
-                    f"{rate:,.0f} images/s"
+                    f"{self._name}: {done:,.0f} of {self._total / self._scale:,.0f} {self._unit}, "
+                    f"{rate:,.0f} {self._unit}/s"
                 )
 
 

@@ -9,6 +9,7 @@ import contextlib
 import glob
 import mmap
 import os
+import re
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,12 +19,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ffvit.data.beton import JPG, BetonInfo, Tables, check_same_classes, open_beton, read_tables
+from ffvit.data.remote import default_folder, expand, is_url, stage
 from ffvit.errors import BetonError
 
 # What the decoders read of an image. `address` is one of this process's memory.
 IMAGE_TYPE = np.dtype(
     [("address", "<u8"), ("size", "<u4"), ("height", "<u2"), ("width", "<u2"), ("mode", "u1")]
 )
+# What write_imagenet.py calls the shards of a split.
+SHARD_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.beton")
 # Linux reads no more at one request, whatever is asked for.
 _REQUEST_BYTES = 1 << 19
 
@@ -119,7 +123,9 @@ class Storage:
     """Some betons as one data set; its samples are those of the first, then of the second, ...
 
     Args:
-        paths: What `data.train_path` names: files, separated by commas; each may be a pattern.
+        paths: What `data.train_path` names: files or URLs, separated by commas; each may be a
+            pattern.
+        stage_dir: Where betons at URLs are copied to: `data.stage_dir`.
 
     Attributes:
         info: Of them all; `path` is `paths`.
@@ -130,8 +136,8 @@ class Storage:
         BetonError: One is not a whole beton, or their classes differ.
     """
 
-    def __init__(self, paths: str) -> None:
-        opened = [open_mapped(path) for path in find_betons(paths)]
+    def __init__(self, paths: str, stage_dir: str = "") -> None:
+        opened = [open_mapped(path) for path in find_betons(paths, stage_dir)]
         self._betons = [beton for beton, _ in opened]
         self.info = _joint_info(paths, [beton.info for beton in self._betons])
         self._begins = np.cumsum([0, *(beton.info.num_samples for beton in self._betons)])
@@ -213,24 +219,59 @@ class Storage:
                 beton.read_ahead(start, num_bytes)
 
 
-def find_betons(paths: str) -> list[Path]:
-    """Split a list of files and patterns, separated by commas; the files of a pattern are sorted.
+def find_betons(paths: str, stage_dir: str = "") -> list[Path]:
+    """Split a list of files, URLs and patterns, separated by commas; those of a pattern are sorted.
+
+    What is at a URL is copied to `stage_dir` first, or to a folder in $TMPDIR if that is empty.
 
     Raises:
-        BetonError: A pattern that fits no file, a file that is named twice, or none at all.
+        BetonError: A pattern that fits no file or not all shards, a file that is named twice, none
+            at all, or a URL that cannot be copied.
     """
-    found: list[Path] = []
+    found: list[str] = []
     for part in filter(None, (part.strip() for part in paths.split(","))):
-        is_pattern = glob.has_magic(part) and not Path(part).exists()
-        names = sorted(glob.glob(part)) if is_pattern else [part]  # noqa: PTH207 - of any folder
-        if not names:
-            raise BetonError(f"{part}: expected betons, but no file fits this pattern.")
-        found += map(Path, names)
-    twice = {path for path in found if found.count(path) > 1}
+        if is_url(part):
+            names = expand(part)
+        elif glob.has_magic(part) and not Path(part).exists():
+            names = sorted(glob.glob(part))  # noqa: PTH207 - of any folder
+            if not names:
+                raise BetonError(f"{part}: expected betons, but no file fits this pattern.")
+        else:
+            names = [part]
+        if names != [part]:
+            _check_shards(part, names)
+        found += names
+    twice = {name for name in found if found.count(name) > 1}
     if twice or not found:
         problem = f"names {min(twice)} twice" if twice else "names no file"
         raise BetonError(f"'{paths}': expected one or more betons, but it {problem}.")
-    return found
+    folder = Path(stage_dir) if stage_dir or not any(map(is_url, found)) else default_folder()
+    return [stage(name, folder) if is_url(name) else Path(name) for name in found]
+
+
+def _check_shards(pattern: str, names: Sequence[str]) -> None:
+    """Check that a pattern finds all shards of a data set, as written by several processes."""
+    shards: dict[tuple[str, int], list[int]] = {}
+    for name in names:
+        if match := SHARD_NAME.fullmatch(name):
+            stem, index, count = match.groups()
+            shards.setdefault((stem, int(count)), []).append(int(index))
+    for (stem, count), indices in shards.items():
+        missing = sorted(set(range(count)) - set(indices))
+        if missing:
+            raise BetonError(
+                f"{pattern}: expected the {count} shards {stem}-*-of-{count:05}.beton, but "
+                f"{len(missing)} are missing, such as number {missing[0]}; write them, or name "
+                "files instead of a pattern."
+            )
+    stems = [stem for stem, _ in shards]
+    twice = [stem for stem in stems if stems.count(stem) > 1]
+    if twice:
+        counts = " and ".join(str(count) for stem, count in shards if stem == twice[0])
+        raise BetonError(
+            f"{pattern}: finds {twice[0]} in {counts} shards, each with all images; add "
+            f"-of-{max(c for s, c in shards if s == twice[0]):05} to the pattern, or remove one."
+        )
 
 
 def _joint_info(paths: str, infos: Sequence[BetonInfo]) -> BetonInfo:

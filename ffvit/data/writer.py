@@ -57,7 +57,7 @@ def write_beton(
         source: The images.
         path: The beton to make; missing folders are made.
         section: How to encode, order and choose.
-        split: Name of the split, for messages and the manifest.
+        split: Name of the split, for the manifest.
         start_method: Of the worker processes: fork, spawn or forkserver.
 
     Returns:
@@ -74,7 +74,7 @@ def write_beton(
     if section.subset:
         source = take_evenly(source, section.subset, section.seed)
     order = storage_order(source, section)
-    name = split or path.stem
+    name = path.stem
     manifest = _draft_manifest(source, order, section, split)
     if section.resume and (finished := _find_finished(path, manifest)):
         say(f"{name}: {path} holds these images already, encoded with these options")
@@ -95,6 +95,38 @@ def write_beton(
     )
     assert written is not None
     return written
+
+
+def take_share(
+    source: Source, section: WriteSection, rank: int, world_size: int
+) -> tuple[Source, WriteSection]:
+    """Take one process's share of a split that several processes write, each as a shard.
+
+    Together the shares are what one process would have written; each is a contiguous part of its
+    order, so shuffled images are spread over all shards.
+
+    Args:
+        source: The images, the same in all processes.
+        section: The options, the same in all processes.
+        rank: Of this process.
+        world_size: Number of processes.
+
+    Returns:
+        The share, and the options to write it with.
+
+    Raises:
+        SourceError: There are more processes than images.
+    """
+    if section.subset:
+        source = take_evenly(source, section.subset, section.seed)
+    if len(source) < world_size:
+        raise SourceError(
+            f"{source.description}: expected an image or more for each of {world_size} processes, "
+            f"got {len(source)}; use fewer."
+        )
+    begin, end = (len(source) * place // world_size for place in (rank, rank + 1))
+    share = source.select(np.sort(storage_order(source, section)[begin:end]))
+    return share, dataclasses.replace(section, subset=0)
 
 
 def check_options(section: WriteSection) -> None:

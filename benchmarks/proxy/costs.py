@@ -31,7 +31,8 @@ def cost_name(config: TrainConfig, resolution: int) -> str:
     """Name what an update's cost depends on."""
     model = config.model
     name = SAME_COST.get(model.name, model.name)
-    return f"{name} {model.embed_dim}x{model.depth} {resolution}"
+    policy = f" {config.augment.policy}" if config.augment.policy else ""
+    return f"{name} {model.embed_dim}x{model.depth}{policy} {resolution}"
 
 
 class FirstBatches:

@@ -5,7 +5,7 @@ Arms that are to cost the same were given their epochs from the measured costs
 """
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 from benchmarks.proxy.arms import FULL, LOW, Arm, arm, ramp
 
@@ -126,9 +126,53 @@ TRAINER = Experiment(
     ),
 )
 
+BUDGETS = {6: (2, 5), EPOCHS: (4, 9), 24: (9, 19)}  # epochs: start and end of the ramp
+
+
+def budget(epochs: int, suffix: str = "", **options: Any) -> Arm:
+    """Make a ramp of so many epochs; without a suffix the one of the other experiments."""
+    start, end = BUDGETS[epochs]
+    if epochs == EPOCHS:
+        shows_switches = not suffix
+        return ramp(f"ramp{suffix}", epochs, start, end, shows_switches=shows_switches, **options)
+    return ramp(f"ramp_{epochs}{suffix}", epochs, start, end, **options)
+
+
+def settings(question: str, suffix: str, title: str, **options: Any) -> Experiment:
+    """Compare a changed option with the base at the two smaller budgets."""
+    rows = []
+    for epochs in (6, EPOCHS):
+        rows.append(Comparison(budget(epochs), None, f"{epochs} epochs"))
+        changed = budget(epochs, suffix, **options)
+        rows.append(Comparison(changed, budget(epochs), f"{epochs} epochs, {title}"))
+    return Experiment(question, tuple(rows), num_seeds=3)
+
+
+LEARNING_RATE = settings(
+    "Is twice the learning rate better, in a short and in a longer run?",
+    "_lr_6e-3",
+    "6e-3",
+    lr={"lr": 6e-3},
+)
+AUGMENTATION = settings(
+    "Does RandAugment help, in a short and in a longer run?",
+    "_randaugment",
+    "RandAugment of magnitude 5",
+    augment={"policy": "rand-m5-mstd0.5-inc1"},
+)
+HEAD = settings(
+    "Is the mean of the patches a better head than the class token?",
+    "_mean_pool",
+    "mean of the patches",
+    model={"name": "proxy_mean_pool"},
+)
+
 EXPERIMENTS = {
     "a": RESOLUTION,
     "resamplers": RESAMPLERS,
     "a2": SHAPE,
     "d": TRAINER,
+    "lr": LEARNING_RATE,
+    "augment": AUGMENTATION,
+    "head": HEAD,
 }

@@ -36,7 +36,7 @@ def experiment_table(
             row.arm.name,
             row.title,
             schedule(row.arm),
-            f"{costs.cost_of(measurement, row.arm):.2f}",
+            cost_cell(measurement, row.arm),
             summary(values, experiment.num_seeds),
         ]
         if row.against is None:
@@ -47,6 +47,14 @@ def experiment_table(
     difference_head = ("against", "at equal", "difference, points", "reading")
     head = ("arm", "", "px x epochs", "cost", "top-1, %", *difference_head)
     return markdown_table(head, rows)
+
+
+def cost_cell(measurement: Mapping[str, Any], arm: Arm) -> str:
+    """Write what an arm costs, where that was measured."""
+    names = {costs.cost_name(arm.config, resolution) for resolution in arm.resolutions}
+    if names <= measurement["ms_per_update"].keys():
+        return f"{costs.cost_of(measurement, arm):.2f}"
+    return "not measured"
 
 
 def costs_table(measurement: Mapping[str, Any]) -> str:
@@ -140,8 +148,8 @@ def _progress_lines(results: Results, measurement: Mapping[str, Any]) -> Iterabl
         yield f"{name}: {experiment.question}"
         for arm in experiment.arms:
             num_done = len(of_arm(results, arm))
-            cost = costs.cost_of(measurement, arm)
-            yield f"  {arm.name:20} {num_done} of {experiment.num_seeds} runs, cost {cost:.2f} each"
+            cost = cost_cell(measurement, arm)
+            yield f"  {arm.name:20} {num_done} of {experiment.num_seeds} runs, cost {cost} each"
 
 
 def write() -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import tables, targets
+from benchmarks import augment, tables, targets
 from benchmarks.loaders import quartiles, ratio
 from benchmarks.machine import short_name
 from benchmarks.processes import ProcessError, run_apart
@@ -79,6 +79,14 @@ def test_a_table_replaces_only_what_is_between_its_marks():
 def test_the_page_of_benchmarks_is_made_from_the_newest_result():
     page = tables.PAGE.read_text()
     assert tables.fill_page(page, tables.all_tables(tables.newest_result())) == page
+
+
+def test_the_page_of_augmentation_is_made_from_its_result():
+    page, result = (
+        augment.PAGE.read_text(),
+        json.loads(max(augment.RESULTS.glob("augment_*.json")).read_text()),
+    )
+    assert tables.fill_page(page, augment.tables(result)) == page
 
 
 @pytest.mark.parametrize(

@@ -237,3 +237,9 @@ def test_a_third_call_before_backward_is_noticed() -> None:
     assert way_to_backward(main, near) == ["train", "train_epoch"]
     assert way_to_backward(main, far) == ["train", "train_epoch", "step"]
     assert way_to_backward(main) == []
+
+
+def test_names_of_test_files_are_unique() -> None:
+    """Pytest imports them by bare names: it would refuse the second, and every test with it."""
+    names = [path.name for path in (REPOSITORY / "tests").rglob("*.py")]
+    assert {name for name in names if names.count(name) > 1} == set()

@@ -1,5 +1,6 @@
 """The page in a browser: headless Chromium opens the file, as a user would with a double click."""
 
+import functools
 import html
 import json
 import re
@@ -7,6 +8,7 @@ import shutil
 import subprocess
 
 import pytest
+from page_runs import write_run
 
 from ffvit.page import render
 
@@ -26,6 +28,12 @@ function press(element, key) {{
 }}
 setTimeout(() => {{ document.title = "PROBE" + JSON.stringify({expression}); }}, 500);
 </script>"""
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """Write run folders; takes what `write_run` takes."""
+    return functools.partial(write_run, tmp_path)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The page of a run: what it tells, that it stays one harmless file, what it costs."""
 
+import functools
 import html
 import itertools
 import json
@@ -7,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+from page_runs import write_run
 from PIL import Image
 
 from ffvit import page
@@ -31,6 +33,12 @@ def plots_of(document):
         title: {curve["label"]: curve["points"] for curve in data["curves"]}
         for title, data in plots.items()
     }
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """Write run folders; takes what `write_run` takes."""
+    return functools.partial(write_run, tmp_path)
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """A run as its page meets it: half done, with every figure that a record can have."""
 
-import pytest
-
 from ffvit.config import load_train_config, to_dict
 from ffvit.runlog import RunLog
 
@@ -52,20 +50,15 @@ def epoch_record(epoch):
     }
 
 
-@pytest.fixture
-def make_run(tmp_path):
+def write_run(tmp_path, steps=25, name="some_run", watchers=(), during=nothing, **changes):
     """Write a run folder, from the log's side, and return it; `during` is called before its end."""
-
-    def make(steps=25, name="some_run", watchers=(), during=nothing, **changes):
-        config = to_dict(load_train_config([f"--training.epochs={NUM_EPOCHS}"])[0])
-        folder = tmp_path / name
-        with RunLog.open(folder, config, ENVIRONMENT, True, watchers=watchers) as log:
-            log.record("run", first_step=1, steps_per_epoch=STEPS_PER_EPOCH, world_size=1)
-            for step in range(1, steps + 1):
-                log.record("step", **(step_record(step) | changes))
-                if step % STEPS_PER_EPOCH == 0:
-                    log.record("epoch", **epoch_record(step // STEPS_PER_EPOCH))
-            during(log)
-        return folder
-
-    return make
+    config = to_dict(load_train_config([f"--training.epochs={NUM_EPOCHS}"])[0])
+    folder = tmp_path / name
+    with RunLog.open(folder, config, ENVIRONMENT, True, watchers=watchers) as log:
+        log.record("run", first_step=1, steps_per_epoch=STEPS_PER_EPOCH, world_size=1)
+        for step in range(1, steps + 1):
+            log.record("step", **(step_record(step) | changes))
+            if step % STEPS_PER_EPOCH == 0:
+                log.record("epoch", **epoch_record(step // STEPS_PER_EPOCH))
+        during(log)
+    return folder

@@ -53,6 +53,10 @@ def beton(path: str) -> Iterator[Finding]:
 
 def read_speed(path: str) -> Iterator[Finding]:
     """Measure how fast a beton is read at random places, for a second at most."""
+    if not Path(path).is_file():
+        mend = "check the path, or make it: python write_imagenet.py"
+        yield Finding(ERROR, "storage", f"{path}: there is no such file", mend)
+        return
     size = Path(path).stat().st_size
     cached = cached_share(path)
     kind = file_system(path)

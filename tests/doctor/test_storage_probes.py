@@ -52,6 +52,14 @@ def test_random_reads_are_counted_and_leave_the_cache_alone(file):
         assert storage.cached_share(str(file)) == 0
 
 
+def test_a_beton_that_is_not_there_is_an_error_that_says_so(tmp_path):
+    for path in (tmp_path, tmp_path / "no.beton"):
+        (finding,) = storage.read_speed(str(path))
+        assert finding.level == "error"
+        assert "no such file" in finding.text
+        assert "write_imagenet.py" in finding.mend
+
+
 def test_a_file_smaller_than_one_read_is_read(tmp_path):
     path = tmp_path / "small"
     path.write_bytes(b"x")

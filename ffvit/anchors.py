@@ -20,6 +20,7 @@ class Anchor:
         top_1: On the validation images, per cent.
         hours: What it cost in hours of one device; None where that was not published.
         device: Which device.
+        publisher: Who published it, in a word.
         source: Where it stands.
     """
 
@@ -28,6 +29,7 @@ class Anchor:
     top_1: float
     hours: float | None
     device: str
+    publisher: str
     source: str
 
 
@@ -35,7 +37,7 @@ def _ffcv(name: str, num_gpus: int, rows: dict[int, tuple[float, float]]) -> lis
     """Turn rows of (top-1, minutes) by epochs into anchors."""
     source = "ffcv-imagenet README; 256 px, flip average"
     return [
-        Anchor(name, epochs, top_1, minutes * num_gpus / 60, "A100", source)
+        Anchor(name, epochs, top_1, minutes * num_gpus / 60, "A100", "ffcv-imagenet", source)
         for epochs, (top_1, minutes) in rows.items()
     ]
 
@@ -70,11 +72,11 @@ ANCHORS = [
         },
     ),
     # 27 minutes and 2 h 11 min on 128 cores, two of which are a chip.
-    Anchor("Mixer-B/16", 60, 70.5, 27 / 60 * 64, "TPUv3 chip", _BIG_VISION),
-    Anchor("Mixer-B/16", 300, 76.4, 131 / 60 * 64, "TPUv3 chip", _MIXER),
-    Anchor("FF-tiny", 300, 61.4, None, "", _PAPER),
-    Anchor("FF-base", 300, 74.9, None, "", _PAPER),
-    Anchor("FF-large", 300, 71.4, None, "", _PAPER),
+    Anchor("Mixer-B/16", 60, 70.5, 27 / 60 * 64, "TPUv3 chip", "Google", _BIG_VISION),
+    Anchor("Mixer-B/16", 300, 76.4, 131 / 60 * 64, "TPUv3 chip", "Google", _MIXER),
+    Anchor("FF-tiny", 300, 61.4, None, "", "paper", _PAPER),
+    Anchor("FF-base", 300, 74.9, None, "", "paper", _PAPER),
+    Anchor("FF-large", 300, 71.4, None, "", "paper", _PAPER),
 ]
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -181,9 +181,11 @@ def against_published(runs: Sequence[Run], path: Path) -> None:
         for name, marker in zip(names, "s^Dvph", strict=False):
             found = [anchor for anchor in ANCHORS if anchor.name == name and anchor.hours]
             x, y = [anchor.hours or 0.0 for anchor in found], [anchor.top_1 for anchor in found]
-            axes.plot(x, y, "-", marker=marker, color=GREY, linewidth=1, markersize=4)
-            label = f"{name}, published\n{found[-1].epochs} epochs, {found[-1].device}-h"
-            _write_beside(axes, (x[-1], y[-1]), (7, 0), label, GREY)
+            line = "-" if len(found) > 2 else "none"
+            axes.plot(x, y, linestyle=line, marker=marker, color=GREY, linewidth=1, markersize=4)
+            label = f"{name}, {found[0].publisher}\n"
+            label += f"{found[0].epochs} to {found[-1].epochs} epochs, {found[0].device}-h"
+            _write_beside(axes, (x[0], y[0]), (-7, 0), label, GREY, ha="right")
         for run, color in _colored(runs):
             x = [epoch["gpu_hours"] for epoch in run.validated]
             y = [100 * epoch["top_1"] for epoch in run.validated]
@@ -193,20 +195,26 @@ def against_published(runs: Sequence[Run], path: Path) -> None:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.set_ylim(bottom=55)
-        left = axes.get_xlim()[0]
+        axes.set_xlim(left=min([0.06, *(run.epochs[-1]["gpu_hours"] / 2 for run in runs)]))
+        right = axes.get_xlim()[1]
         for anchor in ANCHORS:
             if anchor.hours is None:
                 axes.axhline(anchor.top_1, color=GREY, linewidth=1, linestyle=":")
-                label = f"{anchor.name}, paper, {anchor.epochs} epochs: {anchor.top_1}"
-                label += ", cost not published"
-                _write_beside(axes, (left, anchor.top_1), (3, 6), label, GREY)
+                label = f"{anchor.top_1} {anchor.name}, {anchor.publisher}\n"
+                label += f"{anchor.epochs} epochs, cost not published"
+                _write_beside(axes, (right, anchor.top_1), (5, 0), label, GREY)
         axes.set_xlabel("hours of the device used, training and validation")
         axes.set_title("ImageNet top-1, %: these runs in colour, published by others in grey")
     _save(figure, path)
 
 
 def _write_beside(
-    axes: Axes, point: tuple[float, float], offset: tuple[float, float], text: str, color: str
+    axes: Axes,
+    point: tuple[float, float],
+    offset: tuple[float, float],
+    text: str,
+    color: str,
+    ha: Literal["left", "right"] = "left",
 ) -> None:
     """Write a text beside a point of the data, so many points of the page away."""
     axes.annotate(
@@ -214,6 +222,7 @@ def _write_beside(
         point,
         xytext=offset,
         textcoords="offset points",
+        ha=ha,
         va="center",
         color=color,
         fontsize=LABEL_SIZE_PT - 1,

@@ -29,16 +29,16 @@ NAME_LENGTH = 24
 PICTURES = {
     "confusion.png": (
         "Which classes are taken for which",
-        "confusion matrix: a row for each true class, a column for each predicted one",
+        "confusion matrix, a row for each true class, a column for each predicted one",
     ),
     "classes.png": ("Accuracy by class", "top-1 accuracy of each class, lowest first"),
     "most_wrong.png": (
         "Most wrong",
-        "the validation images with the highest loss: what they are, what the model says",
+        "the validation images with the highest loss, and what the model takes them for",
     ),
     "token_mixing.png": (
         "What token mixing learned",
-        "for each block the strongest filters of its token MLP: how they weigh the patches",
+        "for each block, how the strongest filters of its token MLP weigh the patches",
     ),
 }
 

@@ -84,6 +84,7 @@ def describe_result(folder: Path) -> str:
         f"{run.config['model']['name']}: top-1 {last['top_1']:.2%} on {last['num_samples']} images "
         f"after {last['epoch']} epochs ({last['elapsed_s']:.0f} s). "
         f"Report: {folder / 'report.md'}. "
+        f"Look into it: python -m ffvit explain {folder}. "
         f"Compare with other runs: python -m ffvit report {folder} ..."
     )
 
@@ -146,7 +147,12 @@ def _explanation(run: Run, out_dir: Path, folder: Path) -> list[str]:
         lines += [""]
     for name, (title, description) in PICTURES.items():
         if (target / name).exists():
-            lines += [f"{title}: {description}.", "", f"![{title}]({folder.as_posix()}/{name})", ""]
+            lines += [
+                f"**{title}**: {description}.",
+                "",
+                f"![{title}]({folder.as_posix()}/{name})",
+                "",
+            ]
     return lines
 
 

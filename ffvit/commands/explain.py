@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-NUM_WORST, NUM_COLUMNS = 24, 6
+NUM_WORST, NUM_COLUMNS, CELL_PX = 24, 6, 224
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,9 +54,10 @@ def run(options: argparse.Namespace) -> None:
                 for row in rows
             ],
             [
-                [f"{names[w.label]}: {names[w.predicted]} {w.share:.0%}" for w in row]
+                [f"{names[w.label]} taken for {names[w.predicted]} {w.share:.0%}" for w in row]
                 for row in rows
             ],
+            CELL_PX,
         )
         sheet.save(folder / "most_wrong.png")
     layers = _token_filters(trained.model)

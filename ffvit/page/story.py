@@ -1,6 +1,7 @@
 """What a run's page tells: how far it is, its main figures, what to look at, which plots."""
 
 import dataclasses
+import math
 from typing import Any
 
 from ffvit.page.plots import Curve
@@ -44,7 +45,8 @@ class Notice:
 def status_of(run: Run) -> Status:
     """Say how far a run is."""
     num_epochs = run.config["training"]["epochs"]
-    done = _position(run, run.steps[-1]["step"]) / num_epochs if run.steps else 0.0
+    num_steps = run.steps[-1]["step"] if run.steps else 0
+    done = num_steps / _steps_per_epoch(run) / num_epochs
     done = min(1.0, max(done, len(run.epochs) / num_epochs))
     name = run.end["status"] if run.end else "running"
     name = name if name in MARKS else "stopped"  # a word from a file ends up in the page
@@ -123,7 +125,8 @@ def notices(run: Run) -> list[Notice]:
 
 def plots_of(run: Run) -> list[dict[str, Any]]:
     """Return the arguments of each plot of the page."""
-    steps = [(_position(run, step["step"]), step) for step in run.steps]
+    per_epoch = _steps_per_epoch(run)
+    steps = [(step["step"] / per_epoch, step) for step in run.steps]
     middles = [(epoch["epoch"] - 0.5, epoch) for epoch in run.epochs]
     ends = [(float(epoch["epoch"]), epoch) for epoch in run.validated]
 
@@ -208,12 +211,12 @@ def plots_of(run: Run) -> list[dict[str, Any]]:
     return [each | {"right": right} for each in plots]
 
 
-def _position(run: Run, step: int) -> float:
-    """Return where an update is, in epochs."""
-    per_epoch = run.start.get("steps_per_epoch")
-    if not per_epoch and run.epochs:
-        per_epoch = run.epochs[-1]["step"] / run.epochs[-1]["epoch"]
-    return step / per_epoch if per_epoch else 0.0
+def _steps_per_epoch(run: Run) -> float:
+    """Count the updates of an epoch; infinitely many while a log does not tell."""
+    if "steps_per_epoch" in run.start:
+        return float(run.start["steps_per_epoch"])
+    last = run.epochs[-1] if run.epochs else {"step": math.inf, "epoch": 1}
+    return float(last["step"] / last["epoch"])
 
 
 def _maybe(value: float | None, form: str) -> str:

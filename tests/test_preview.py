@@ -65,6 +65,7 @@ def contains(sheet, picture):
     )
 
 
+@pytest.mark.slow
 def test_the_picture_shows_the_models_own_images(options, tiny_beton, tmp_path, capsys):
     sheet = draw(options, tmp_path / "sheet.png")
     assert "sheet.png" in capsys.readouterr().out

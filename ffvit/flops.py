@@ -3,9 +3,10 @@
 Nominal counts, from which MFU and budgets follow: the matrix products and convolutions of the
 model as its author defines it, forward, and twice that backward. What runs here differs by some
 percent: the last block of an FF model computes its class token only (FF-tiny 2.0 % fewer, FF-base
-0.8 %), images need no gradient (FF-tiny 0.7 %, FF-base 0.3 % fewer), and off the canonical grid
-weights are resampled (more, per update and not per image). Norms, activations and the optimizer
-never count. So MFU compares with other programs, and is not how busy a device is.
+0.8 %), images need no gradient (FF-tiny 0.7 %, FF-base 0.3 % fewer), token MLPs are padded (FF-tiny
+0.6 %, FF-base 0.3 % more), and off the canonical grid weights are resampled (more, per update and
+not per image). Norms, activations and the optimizer never count. So MFU compares with other
+programs, and is not how busy a device is.
 """
 
 import copy

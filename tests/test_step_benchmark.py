@@ -14,6 +14,7 @@ from benchmarks.step.definition import PlainFeedForwardViT
 from benchmarks.step.loading import LOADERS
 from benchmarks.step.loops import DEFINITIONS, LOOPS, Repeated, Setting
 from benchmarks.step.measure import interleaved, measure_case
+from benchmarks.tables import fill_page, newest_result
 from ffvit.models import FeedForwardViT
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -111,6 +112,11 @@ def test_the_median_decides_whether_a_goal_is_reached(seconds: float, verdict: s
     table = tables.targets_table({"passes": passes, "model_only": []}).splitlines()
     assert table[2].endswith(f"n=3 | {verdict} |")
     assert len(table) == 4
+
+
+def test_the_page_is_made_from_the_newest_result() -> None:
+    page = tables.PAGE.read_text()
+    assert fill_page(page, tables.all_tables(newest_result(tables.SUBJECT))) == page
 
 
 @pytest.mark.slow

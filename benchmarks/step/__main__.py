@@ -28,8 +28,10 @@ from ffvit.options import ModelSection
 
 # Below this many rounds a run is called preliminary.
 NUM_ROUNDS = 5
+END_TO_END_ROUNDS = 3
 NUM_PASSES = 11
 GPU_MINUTES, CPU_MINUTES = 7.5, 15.0
+MODEL_ONLY_SHARE = 0.7
 QUICK_CASES = ("ff_tiny_patch16_224", "resnet18_blurpool")
 
 
@@ -67,10 +69,9 @@ def measure(
 ) -> dict[str, Any]:
     """Run all measurements, one after the other, the most wanted first."""
     machine = describe_machine()  # first: what is measured is the commit of the start
+    load_average = round(os.getloadavg()[0], 1)
     is_on_gpu = device.type == "cuda"
-    if is_on_gpu:
-        torch.backends.cuda.matmul.allow_tf32 = True
-    else:
+    if not is_on_gpu:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
         torch.set_num_threads(1)
     gpu_name = torch.cuda.get_device_name(device) if is_on_gpu else ""
@@ -80,8 +81,11 @@ def measure(
     if is_quick:
         cases = [_quick(case) for case in CASES if case.model in QUICK_CASES]
         with_loader = [_quick(END_TO_END[0])]
+    # The rest is left for the loaders.
+    model_deadline = time.monotonic() + MODEL_ONLY_SHARE * (deadline - time.monotonic())
     model_only = [
-        measure_case(case, device, num_rounds, deadline) | {"training_gflop": _training_gflop(case)}
+        measure_case(case, device, num_rounds, model_deadline)
+        | {"training_gflop": _training_gflop(case)}
         for case in cases
         if case.programs_on(device.type)
     ]
@@ -92,7 +96,7 @@ def measure(
         reason = str(error)
     else:
         end_to_end = [
-            measure_end_to_end(case, device, num_rounds, deadline)
+            measure_end_to_end(case, device, min(num_rounds, END_TO_END_ROUNDS), deadline)
             for case in with_loader
             if case.programs_on(device.type)
         ]
@@ -103,6 +107,7 @@ def measure(
         "is_preliminary": num_rounds < NUM_ROUNDS,
         "num_rounds": num_rounds,
         "device": gpu_name or "cpu",
+        "load_average": load_average,
         "peak_tflops": peak / 1e12 if peak else None,
         "machine": machine,
         "passes": passes,

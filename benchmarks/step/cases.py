@@ -64,7 +64,10 @@ CASES = (
 )
 # With a loader: the networks for which it may be the slower part; on a CPU hardly any.
 END_TO_END = (
-    _case("ff_tiny_patch16_224", 224, (8, 1024), FF[:3]),
+    dataclasses.replace(
+        _case("ff_tiny_patch16_224", 224, (8, 1024), ("ffvit, compiled", "definition")),
+        cpu_programs=("ffvit", "definition"),
+    ),
     dataclasses.replace(
         _case("ff_base_patch16_224", 224, (2, 256), ("ffvit, compiled", "definition")),
         cpu_programs=(),

@@ -124,7 +124,7 @@ def timm_files(resolution: int, batch_size: int, num_batches: int, device: torch
         color_jitter=None,  # type: ignore[arg-type]
         interpolation="bilinear",
         num_workers=num_cores if num_cores > 1 else 0,
-        persistent_workers=False,
+        persistent_workers=num_cores > 1,
         pin_memory=device.type == "cuda",
         device=torch.device("cpu"),
     )

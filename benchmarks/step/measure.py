@@ -22,7 +22,7 @@ NUM_UNTIMED = 2
 # On a GPU a round is as many updates as take this long, so that the launch of the first is nothing.
 GPU_ROUND_S = 0.4
 # Of a round with a loader.
-GPU_BATCHES, CPU_BATCHES = 24, 2
+GPU_BATCHES, CPU_BATCHES = 12, 2
 
 Rates = list[float]
 

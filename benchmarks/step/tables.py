@@ -40,8 +40,9 @@ def run_line(result: Mapping[str, Any]) -> str:
     return (
         f"{status}{result['date']}, {where}, torch {machine['versions']['torch']}, timm "
         f"{machine['versions']['timm']}, commit {machine['git_commit'][:7]}{changed}; "
-        f"{result['num_rounds']} interleaved rounds in {result['duration_min']} minutes. Figures "
-        "are medians with quartiles; ratios are taken within a round."
+        f"{result['num_rounds']} interleaved rounds in {result['duration_min']} minutes, load "
+        f"average {result['load_average']} when it began. Figures are medians with quartiles; "
+        "ratios are taken within a round."
     )
 
 

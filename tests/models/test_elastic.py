@@ -136,6 +136,17 @@ def test_statistics_of_a_coarse_field_are_those_of_its_resampled_version(grid: i
     )
 
 
+@pytest.mark.parametrize("grid", [3, 4, 5])
+def test_the_gradient_of_the_norm_is_that_of_its_formula(grid: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    fields = torch.randn(1 + grid**2, 3, dtype=torch.float64, generator=generator)
+    resampling = TokenGrid(4, "dct").resampling(grid, fields)
+    assert (resampling is None) == (grid == 4)
+    torch.autograd.gradcheck(
+        lambda x: standardize_tokens(x, resampling, eps=1e-3), fields.requires_grad_()
+    )
+
+
 @pytest.mark.parametrize("grid", [6, 8, 10, 12, 13, 15, 16, 20, 24])
 def test_token_mixing_keeps_its_function_on_band_limited_fields(grid: int) -> None:
     torch.manual_seed(1)

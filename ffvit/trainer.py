@@ -112,6 +112,7 @@ class Trainer:
         self._outer = self._inner
         if ranks.world_size > 1:
             device_ids = [ranks.device] if ranks.device.type == "cuda" else None
+            # Not static_graph: it fails where the first backward pass is without sync.
             self._outer = DistributedDataParallel(
                 self._inner, device_ids=device_ids, gradient_as_bucket_view=True
             )

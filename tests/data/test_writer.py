@@ -214,7 +214,7 @@ def test_small_beton_is_hardly_larger_than_its_images(tmp_path):
 
 def test_projected_size_is_printed_first_and_about_right(tmp_path, capsys):
     manifest = write_beton(
-        make_source(61), tmp_path / "a.beton", WriteSection(mode="raw", num_workers=2), "val"
+        make_source(61), tmp_path / "val.beton", WriteSection(mode="raw", num_workers=2), "val"
     )
     line = capsys.readouterr().err.splitlines()[0]
     assert line.startswith("val: 61 images of 5 classes, about 0.6 MB")

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,19 @@ def test_a_changed_beton_is_copied_again(beton_copy, tiny_val_beton, tmp_path):
         assert len(old.read()) != path.stat().st_size
 
 
+def test_without_a_manifest_a_newer_file_of_the_same_size_is_copied_again(
+    beton_copy, tmp_path, monkeypatch
+):
+    Path(f"{beton_copy}.json").unlink()
+    stage(url_of(beton_copy), tmp_path / "stage")
+    parts = count_parts(monkeypatch)
+    stage(url_of(beton_copy), tmp_path / "stage")
+    assert parts == []
+    os.utime(beton_copy, (1, 1))
+    stage(url_of(beton_copy), tmp_path / "stage")
+    assert len(parts) == 1
+
+
 def test_a_copy_that_was_touched_is_made_again(beton_copy, tmp_path):
     folder = tmp_path / "stage"
     path = stage(url_of(beton_copy), folder)
@@ -182,6 +196,7 @@ def test_processes_of_one_machine_copy_once(beton_copy, tmp_path, monkeypatch):
     def noted(*arguments):
         with started.open("a") as file:
             file.write("x")
+        time.sleep(1)  # so that the others come while it copies
         return read(*arguments)
 
     monkeypatch.setattr(remote, "_part", noted)

@@ -52,7 +52,8 @@ class Experiment:
 
 
 constant = arm("constant", (FULL, EPOCHS))
-constant_short = arm("constant_short", (FULL, 8))
+constant_9 = arm("constant_9", (FULL, 9))
+constant_13 = arm("constant_13", (FULL, 13))
 ramped = ramp("ramp", EPOCHS, start=4, end=9, shows_switches=True)
 ramped_long = ramp("ramp_long", 18, start=7, end=14)
 
@@ -76,10 +77,11 @@ RESOLUTION = Experiment(
     "Does a growing resolution cost accuracy at equal epochs, and does it win any at equal time?",
     (
         Comparison(constant, None, "80 px throughout"),
-        Comparison(constant_short, None, "80 px throughout"),
+        Comparison(constant_9, None, "80 px throughout"),
+        Comparison(constant_13, None, "80 px throughout"),
         Comparison(ramped, constant, "48 to 80 px"),
-        Comparison(ramped_long, constant, "48 to 80 px", "time"),
-        Comparison(ramped, constant_short, "48 to 80 px", "time"),
+        Comparison(ramped, constant_9, "48 to 80 px", "time"),
+        Comparison(ramped_long, constant_13, "48 to 80 px", "time"),
     ),
 )
 RESAMPLERS = Experiment(

@@ -31,8 +31,6 @@ class Difference:
     @property
     def verdict(self) -> str:
         """What the interval supports."""
-        if self.num_pairs < 2:
-            return "not resolved"
         if self.low > 0:
             return "better"
         if self.low > -MARGIN:

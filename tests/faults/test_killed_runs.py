@@ -120,10 +120,10 @@ def same_bits(first, second):
 
 
 def history(folder):
-    """Return the steps and epochs of the log without what depends on the time they took."""
+    """Return the steps and epochs of the log without how fast and in how much memory they went."""
     records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return [
-        {k: v for k, v in r.items() if not k.endswith("_s") and k != "data_wait_fraction"}
+        {k: v for k, v in r.items() if not k.endswith(("_s", "_ms", "_gib", "_wait_fraction"))}
         for r in records
         if r["kind"] in ("step", "epoch")
     ]

@@ -170,14 +170,22 @@ def tiny_arm(tiny_betons, **options):
     return arm("x", *options.pop("stages"), base=base, **options)
 
 
-def test_a_run_follows_its_stages_and_learns(tiny_betons):
+def test_a_run_follows_its_stages_and_learns(tiny_betons, monkeypatch):
+    trained = []
+    train_epoch = training.CpuTrainer.train_epoch
+
+    def watched(self, batches, epoch):
+        trained.append((epoch, batches.resolution))
+        return train_epoch(self, batches, epoch)
+
+    monkeypatch.setattr(training.CpuTrainer, "train_epoch", watched)
     one = tiny_arm(tiny_betons, stages=((16, 4), (32, 4)), shows_switches=True)
     measured = training.run(one, 3)
     assert measured["top_1"] > 0.25  # chance is 1 in 8
     assert measured["updates"] == 8 * 4
     (switch,) = measured["switches"]
     assert (switch["epoch"], switch["from"], switch["to"]) == (4, 16, 32)
-    assert set(measured["process_s"]) == {"16", "32"}
+    assert trained == list(enumerate(one.resolutions))
     assert 0 < measured["ema_top_1"] <= 1
 
 

@@ -51,15 +51,15 @@ def test_pictures_name_what_there_is_room_for(tmp_path, monkeypatch, num_classes
     monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
     names = [f"class_{k} $x$ {'long' * 9}" for k in range(num_classes)]
     confusion = 3 * np.eye(num_classes, dtype=np.int64)
-    confusion[1, 2] = 1
+    confusion[1, 2], confusion[3, 2] = 1, 2
     explanation(names, confusion).save(tmp_path)
     matrix, classes = (figure.axes[0] for figure in figures)
     assert matrix.images[0].get_array()[1, 2] == pytest.approx(0.5)  # the root of a quarter
     shown = [text.get_text() for text in matrix.get_yticklabels()]
     assert (shown[0].startswith("class_0 $x$ long")) == (num_classes <= 40)
-    assert len(matrix.texts) == (num_classes + 1 if num_classes <= 20 else 0)
+    assert len(matrix.texts) == (num_classes + 2 if num_classes <= 20 else 0)
     assert len(classes.patches) == min(num_classes, 40)
-    assert classes.patches[0].get_width() == pytest.approx(75)
+    assert [bar.get_width() for bar in classes.patches[:2]] == [pytest.approx(60), 75]
     assert len(classes.get_yticklabels()[0].get_text()) == 24
 
 

@@ -223,6 +223,7 @@ def test_imagenet_runs_on_gpus_are_drawn_beside_published_results(make_run, figu
         make_run("a", num_gpus=8, start=IMAGENET, gpu_hours=3.0),
         make_run("b", num_gpus=8, start=IMAGENET, gpu_hours=5.0),
         make_run("other", num_gpus=8, start=IMAGENET | {"num_classes": 10}),
+        make_run("subset", num_gpus=8, start=IMAGENET | {"num_train_images": 100_000}),
         make_run("on_cpu", start=IMAGENET),
     ]
     report = write_report(folders, tmp_path / "out")

@@ -9,6 +9,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -76,6 +77,19 @@ def save_onnx(graph: torch.export.ExportedProgram, path: Path) -> None:
         )
 
 
+def open_onnx(path: Path) -> Any:
+    """Open an ONNX file on the CPU.
+
+    The session has no threads of its own: a process forked from this one that frees it, as garbage
+    collection may, would wait for them without end.
+    """
+    import onnxruntime  # noqa: PLC0415 - an optional package
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
 def onnx_difference(network: nn.Module, path: Path, resolution: int) -> float:
     """Compare ONNX Runtime with torch on random images, one of them and several at once.
 
@@ -90,9 +104,7 @@ def onnx_difference(network: nn.Module, path: Path, resolution: int) -> float:
     Raises:
         RuntimeError: It is larger than rounding explains.
     """
-    import onnxruntime  # noqa: PLC0415 - an optional package
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = open_onnx(path)
     generator, largest = torch.Generator().manual_seed(0), 0.0
     for batch_size in (1, 3):
         images = torch.randn(batch_size, 3, resolution, resolution, generator=generator)

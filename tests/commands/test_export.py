@@ -109,10 +109,8 @@ def test_any_of_a_runs_weights_can_be_exported(run_folder, tmp_path, name, weigh
 @pytest.mark.parametrize("side", [24, IMAGE_SIZE, 56])
 def test_onnx_runtime_gives_the_same_logits(run_folder, tmp_path, side):
     require_onnx()
-    import onnxruntime  # noqa: PLC0415
-
     export(run_folder, tmp_path / "out", f"--resolutions={side}", "--onnx", "--torch_export")
-    session = onnxruntime.InferenceSession(tmp_path / "out" / "onnx" / f"model_{side}.onnx")
+    session = graphs.open_onnx(tmp_path / "out" / "onnx" / f"model_{side}.onnx")
     program = torch.export.load(tmp_path / "out" / f"model_{side}.pt2").module()
     network = load_saved_model(run_folder).network
     for batch_size in (1, 5):
@@ -129,8 +127,6 @@ def test_onnx_runtime_gives_the_same_logits(run_folder, tmp_path, side):
 )
 def test_other_models_leave_too(tiny_betons, tmp_path, name):
     require_onnx()
-    import onnxruntime  # noqa: PLC0415
-
     size = 0 if name.startswith("resnet") else 64
     section = ModelSection(name=name, image_size=size)
     run = write_run(tmp_path / "run", tiny_betons, section, image_size=64)
@@ -139,7 +135,7 @@ def test_other_models_leave_too(tiny_betons, tmp_path, name):
     here = logits(load_saved_model(run).network, batch)
     model = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True)
     torch.testing.assert_close(logits(model, batch), here, atol=ATOL, rtol=0)
-    session = onnxruntime.InferenceSession(tmp_path / "out" / "onnx" / "model_64.onnx")
+    session = graphs.open_onnx(tmp_path / "out" / "onnx" / "model_64.onnx")
     (there,) = session.run(["logits"], {"images": batch.numpy()})
     scale = max(1.0, float(here.abs().max()))
     torch.testing.assert_close(torch.from_numpy(there), here, atol=ATOL * scale, rtol=0)

@@ -85,5 +85,6 @@ def one_line_errors() -> Iterator[None]:
     except UserError as error:
         if error.is_local or os.environ.get("LOCAL_RANK", "0") == "0":
             message = printable(" ".join(str(error).split()))
-            sys.stderr.write(f"error: {message}\n")
+            with contextlib.suppress(OSError):  # a file on a full disk: the status still tells
+                sys.stderr.write(f"error: {message}\n")
         raise SystemExit(2) from None

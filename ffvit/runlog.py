@@ -43,6 +43,7 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
         self._watchers = watchers
         self._unwritten = b""
         self._is_table_old = False
+        self._complaints: set[str] = set()
         self._bar: tqdm | None = None
 
     @classmethod
@@ -148,7 +149,10 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
         try:
             watcher(self._run, record)
         except OSError as error:
-            self.line(f"WARNING: {error}")
+            # Once for each reason: a full disk stays full.
+            if str(error) not in self._complaints:
+                self._complaints.add(str(error))
+                self.line(f"WARNING: {error}")
 
     def _write_on(self) -> bool:
         """Write what is left to write; on a full disk say so, and keep it for the next time."""
@@ -171,14 +175,18 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
         self.record("warning", text=text)
 
     def line(self, text: str) -> None:
-        """Print one line on stderr, above the progress bar if there is one."""
+        """Print one line on stderr, above the progress bar if there is one.
+
+        Where stderr is a file on a full disk the line is lost, and the run goes on.
+        """
         if self._file is None:
             return
-        if self._bar is None:
-            sys.stderr.write(text + "\n")
-            sys.stderr.flush()
-        else:
-            self._bar.write(text, file=sys.stderr)
+        with contextlib.suppress(OSError):
+            if self._bar is None:
+                sys.stderr.write(text + "\n")
+                sys.stderr.flush()
+            else:
+                self._bar.write(text, file=sys.stderr)
 
     @contextlib.contextmanager
     def progress(self, title: str, total: int, num_done: int = 0) -> Iterator[Progress]:

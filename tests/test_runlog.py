@@ -255,6 +255,29 @@ def test_watchers_get_each_record_after_it_was_written_and_may_fail(tmp_path, ca
     assert "WARNING: no room for the page" in capsys.readouterr().err
 
 
+def test_a_watcher_that_goes_on_failing_is_reported_once(tmp_path, capsys):
+    def fail(_, record):
+        raise OSError(28, "no room", record["kind"])
+
+    with open_log(tmp_path / "run", watchers=[fail]) as log:
+        for step in range(3):
+            log.record("step", epoch=1, step=step, **STEP)
+    shown = capsys.readouterr().err
+    assert shown.count("no room: 'step'") == 1
+    assert shown.count("no room: 'end'") == 1
+
+
+def test_a_run_outlives_a_full_disk_under_its_own_output(tmp_path, monkeypatch):
+    def write(_):
+        raise OSError(28, "No space left on device")
+
+    with open_log(tmp_path / "run") as log:
+        monkeypatch.setattr(sys.stderr, "write", write)
+        log.line("a line that nobody will read")
+        log.record("step", epoch=1, step=1, **STEP)
+    assert read_log(tmp_path / "run")[0]["kind"] == "step"
+
+
 def test_watchers_of_other_processes_hear_nothing(tmp_path):
     with open_log(tmp_path, is_primary=False, watchers=[lambda *_: pytest.fail("told")]) as log:
         log.record("step", step=1)

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from ffvit.assembly import Parts
 from ffvit.cpus import available_cpus
 from ffvit.measure import Training, endless, measure_loader
+from ffvit.timing import DeviceClock
 
 TRACED_UPDATES = 3
 NUM_COPIES = 20
@@ -29,34 +29,27 @@ class StageClock:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._is_cuda = device.type == "cuda"
+        self._device = device
+        self._clock = DeviceClock(device)
         self._spans: list[tuple[str, Any, Any]] = []
 
     @contextlib.contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         """Time what is inside, and name it in a trace."""
         with record_function(name):
-            begin = self._now()
+            begin = self._clock.now()
             yield
-            self._spans.append((name, begin, self._now()))
+            self._spans.append((name, begin, self._clock.now()))
 
     def take(self) -> dict[str, float]:
         """Return the milliseconds of each stage since the last call; waits for a GPU."""
-        if self._is_cuda:
-            torch.cuda.synchronize()
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
         spans, self._spans = self._spans, []
         totals: dict[str, float] = {}
         for name, begin, end in spans:
-            span_ms = begin.elapsed_time(end) if self._is_cuda else 1e3 * (end - begin)
-            totals[name] = totals.get(name, 0.0) + span_ms
+            totals[name] = totals.get(name, 0.0) + 1e3 * self._clock.seconds(begin, end)
         return totals
-
-    def _now(self) -> Any:
-        if not self._is_cuda:
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record()
-        return event
 
 
 @dataclasses.dataclass(frozen=True)

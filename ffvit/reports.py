@@ -4,7 +4,6 @@ Reads run folders and nothing else: neither models nor images, so torch is not n
 """
 
 import dataclasses
-import html
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from ffvit import anchors, charts
 from ffvit.errors import UserError, printable
 from ffvit.explanation import FOLDER as EXPLANATION_FOLDER
 from ffvit.explanation import PICTURES, load_explanation
+from ffvit.markdown import plain
 from ffvit.page import write_page
 from ffvit.progress import duration
 from ffvit.runlog import Run, load_run
@@ -44,7 +44,7 @@ def write_report(folders: Sequence[Path], out_dir: Path) -> Path:
     runs = _name_apart([load_run(folder) for folder in folders])
     try:
         (out_dir / "charts").mkdir(parents=True, exist_ok=True)
-        lines = [f"# {_plain(' / '.join(run.name for run in runs))}", "", *_table(runs), "", NOTES]
+        lines = [f"# {plain(' / '.join(run.name for run in runs))}", "", *_table(runs), "", NOTES]
         if len(runs) == 1:
             charts.overview(runs[0], _summary(runs[0]), out_dir / "report.png")
             lines += ["![loss, accuracy and resolution by epoch](report.png)", ""]
@@ -135,7 +135,7 @@ def _explanation(run: Run, out_dir: Path, folder: Path) -> list[str]:
         for name in PICTURES:
             if (source / name).exists():
                 shutil.copyfile(source / name, target / name)
-    lines = [f"## {_plain(explanation.weights)}, looked into", ""]
+    lines = [f"## {plain(explanation.weights)}, looked into", ""]
     confused = explanation.most_confused(NUM_CONFUSED)
     if confused:
         lines += [_markdown_row(["class", "taken for", "images", "of"])]
@@ -263,10 +263,4 @@ def _percent(fraction: float | None) -> str:
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(_plain(cell) for cell in cells) + " |"
-
-
-def _plain(text: str) -> str:
-    """Keep a text from a run folder from being read as HTML, a link, an image or a table's end."""
-    text = html.escape(printable(text), quote=False)
-    return "".join(f"\\{character}" if character in "|[]`" else character for character in text)
+    return "| " + " | ".join(plain(cell) for cell in cells) + " |"

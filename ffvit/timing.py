@@ -48,6 +48,29 @@ class Stopwatch:
         return {"elapsed_s": self.elapsed_s(), "waited_s": self.waited_s}
 
 
+class DeviceClock:
+    """Marks moments: on a GPU events in its stream, which the host does not wait for.
+
+    Args:
+        device: Whose moments.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._is_cuda = device.type == "cuda"
+
+    def now(self) -> Any:
+        """Mark this moment."""
+        if not self._is_cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()
+        return event
+
+    def seconds(self, begin: Any, end: Any) -> float:
+        """Return the time between two moments; on a GPU only after its stream was waited for."""
+        return float(begin.elapsed_time(end) / 1e3 if self._is_cuda else end - begin)
+
+
 class StepTimer:
     """Times each update, from the end of the one before to its own.
 
@@ -56,16 +79,16 @@ class StepTimer:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._is_cuda = device.type == "cuda"
+        self._clock = DeviceClock(device)
         self._ends: list[Any] = []
 
     def start(self) -> None:
         """Begin the first update now."""
-        self._ends = [self._now()]
+        self._ends = [self._clock.now()]
 
     def mark(self) -> None:
         """End an update, and begin the next."""
-        self._ends.append(self._now())
+        self._ends.append(self._clock.now())
 
     def take(self) -> list[float]:
         """Return the seconds of each update since the last call.
@@ -73,16 +96,7 @@ class StepTimer:
         On a GPU only after the host has waited for the stream.
         """
         ends, self._ends = self._ends, self._ends[-1:]
-        if self._is_cuda:
-            return [a.elapsed_time(b) / 1e3 for a, b in itertools.pairwise(ends)]
-        return [b - a for a, b in itertools.pairwise(ends)]
-
-    def _now(self) -> Any:
-        if not self._is_cuda:
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record()
-        return event
+        return [self._clock.seconds(a, b) for a, b in itertools.pairwise(ends)]
 
 
 def step_percentiles(step_s: Sequence[float]) -> dict[str, float]:

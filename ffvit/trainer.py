@@ -25,7 +25,7 @@ from ffvit.distributed import Ranks
 from ffvit.errors import DivergenceError, check_option
 from ffvit.memory import used_gib
 from ffvit.metrics import Evaluation
-from ffvit.models import set_resolution
+from ffvit.models import logits_of, set_resolution
 from ffvit.options import TrainingSection
 from ffvit.runlog import RunLog
 from ffvit.tally import EpochTally
@@ -297,9 +297,7 @@ class Trainer:
                     images, labels = batch[:2]
                     with self._autocast():
                         inputs = self._prepare(images)
-                        logits = network(inputs).float()
-                        if flip_average:
-                            logits = (logits + network(inputs.flip(-1)).float()) / 2
+                        logits = logits_of(network, inputs, flip_average)
                     evaluation.update(logits, labels)
                 after_batch()
         result = evaluation.compute()

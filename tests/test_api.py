@@ -8,6 +8,7 @@ import torch
 from conftest import NUM_CLASSES, NUM_TRAIN, NUM_VAL
 
 import ffvit
+from ffvit import api
 from ffvit.errors import BetonError, ConfigError
 
 
@@ -20,6 +21,11 @@ def test_import_is_light_and_lists_the_functions():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout == "True []\n"
+
+
+def test_every_function_is_an_attribute_of_the_package():
+    assert set(api.__all__) == set(ffvit._API)
+    assert all(getattr(ffvit, name) is getattr(api, name) for name in api.__all__)
 
 
 def test_an_attribute_that_is_not_there_is_an_attribute_error():

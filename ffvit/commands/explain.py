@@ -134,6 +134,7 @@ def _measure(trained: Trained) -> tuple[Any, list[WrongImage]]:
     import torch.nn.functional as F  # noqa: PLC0415
 
     from ffvit.data.augment import normalize  # noqa: PLC0415
+    from ffvit.models import logits_of  # noqa: PLC0415
 
     num_classes = len(trained.label_names)
     confusion = np.zeros((num_classes, num_classes), np.int64)
@@ -144,9 +145,7 @@ def _measure(trained: Trained) -> tuple[Any, list[WrongImage]]:
             images, labels = batch[:2]
             with trained.autocast:
                 inputs = normalize(images)
-                logits = trained.model(inputs).float()
-                if trained.flip_average:
-                    logits = (logits + trained.model(inputs.flip(-1)).float()) / 2
+                logits = logits_of(trained.model, inputs, trained.flip_average)
             losses = F.cross_entropy(logits, labels, reduction="none")
             shares, predicted = logits.softmax(1).max(1)
             np.add.at(confusion, (labels.cpu().numpy(), predicted.cpu().numpy()), 1)

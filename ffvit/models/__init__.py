@@ -29,6 +29,7 @@ __all__ = [
     "create_model",
     "create_with_options",
     "load_author_checkpoint",
+    "logits_of",
     "resolution_multiple",
     "set_resolution",
 ]
@@ -171,6 +172,23 @@ def set_resolution(model: nn.Module, resolution: int) -> None:
     for module in model.modules():
         if isinstance(module, FeedForwardViT):
             module.set_resolution(resolution)
+
+
+def logits_of(network: nn.Module, inputs: torch.Tensor, flip_average: bool) -> torch.Tensor:
+    """Classify images as a validation does.
+
+    Args:
+        network: In evaluation mode.
+        inputs: (B, 3, H, W), normalised.
+        flip_average: Average the logits of each image and its mirror image.
+
+    Returns:
+        (B, K) float32.
+    """
+    logits: torch.Tensor = network(inputs).float()
+    if flip_average:
+        logits = (logits + network(inputs.flip(-1)).float()) / 2
+    return logits
 
 
 def _refusal(model: nn.Module, resolution: int) -> str:

@@ -3,13 +3,12 @@
 Paths of the machine it was trained on are left out.
 """
 
-import html
 from collections.abc import Sequence
 from typing import Any
 
 import yaml
 
-from ffvit.errors import printable
+from ffvit.markdown import plain
 from ffvit.models.saved import RunState, SavedModel
 from ffvit.runlog import Run, load_run
 
@@ -52,7 +51,7 @@ def model_card(model: SavedModel, files: Sequence[tuple[str, str]]) -> str:
         "- timm",
         "- ffvit",
         "---",
-        f"# {_plain(run.name)}: {model.name}" if run else f"# {model.name}",
+        f"# {plain(run.name)}: {model.name}" if run else f"# {model.name}",
         "",
         f"An image classifier of {model.num_classes:,} classes"
         + (", trained with ffvit" if run else "")
@@ -60,7 +59,7 @@ def model_card(model: SavedModel, files: Sequence[tuple[str, str]]) -> str:
         "",
         "| | |",
         "|---|---|",
-        *(f"| {name} | {_plain(text)} |" for name, text in facts),
+        *(f"| {name} | {plain(text)} |" for name, text in facts),
         "",
         "## Use",
         "",
@@ -72,7 +71,7 @@ def model_card(model: SavedModel, files: Sequence[tuple[str, str]]) -> str:
         "",
     ]
     if model.label_names is not None:
-        shown = ", ".join(_plain(name) for name in model.label_names[:_NUM_NAMES_SHOWN])
+        shown = ", ".join(plain(name) for name in model.label_names[:_NUM_NAMES_SHOWN])
         num_more = len(model.label_names) - _NUM_NAMES_SHOWN
         more = f" and {num_more:,} more" if num_more > 0 else ""
         lines += ["## Classes", "", f"{shown}{more}: `label_names` in `config.json`.", ""]
@@ -156,9 +155,3 @@ def _options(config: dict[str, Any]) -> str:
         if section != "run"
     }
     return yaml.safe_dump(shown, sort_keys=False).rstrip()
-
-
-def _plain(text: str) -> str:
-    """Keep a name from being read as HTML, a link or the end of a table's cell."""
-    text = html.escape(printable(str(text)), quote=False)
-    return "".join(f"\\{character}" if character in "|[]`" else character for character in text)

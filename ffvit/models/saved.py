@@ -10,6 +10,8 @@ import torch
 from timm.data.transforms_factory import create_transform
 from torch import nn
 
+from ffvit.models import logits_of
+
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -101,7 +103,4 @@ class SavedModel:
             for values in (self.protocol.mean, self.protocol.std)
         )
         images = (pixels.float() - mean) / std
-        logits: torch.Tensor = self.network(images)
-        if self.protocol.flip_average:
-            logits = (logits + self.network(images.flip(-1))) / 2
-        return logits
+        return logits_of(self.network, images, self.protocol.flip_average)

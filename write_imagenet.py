@@ -78,7 +78,7 @@ def next_command(section: WriteSection) -> str:
     for recipe in sorted((Path(__file__).parent / "ff_configs").glob("*.yaml")):
         if f"train_path: {beton}" in recipe.read_text(encoding="utf-8"):
             return f"{command}/{recipe.name}"
-    command += "/base_16_epochs.yaml"
+    command += "/base.yaml"
     paths = (f"{split}_path={section.out_dir}/{split}{shards}.beton" for split in ("train", "val"))
     return " ".join((command, *(shlex.quote(f"--data.{path}") for path in paths)))
 

@@ -199,10 +199,8 @@ class Trainer:
         if self._workload is None:
             return {}
         tally, global_batch_size = self._tally, self._section.global_batch_size
-        num_images, rate = (
-            tally.num_updates * global_batch_size,
-            tally.images_per_s(global_batch_size),
-        )
+        num_images = tally.num_updates * global_batch_size
+        rate = tally.images_per_s(global_batch_size)
         left_s = self._workload.time_left_s(tally.epoch, num_images, rate, resolution)
         return {"time_left_s": left_s}
 

@@ -149,10 +149,11 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
         try:
             watcher(self._run, record)
         except OSError as error:
-            # Once for each reason: a full disk stays full.
-            if str(error) not in self._complaints:
-                self._complaints.add(str(error))
-                self.line(f"WARNING: {error}")
+            place = "" if error.filename is None else f"{error.filename}: "
+            text = f"WARNING: {place}{error.strerror or error}"
+            if text not in self._complaints:  # once: a full disk stays full
+                self._complaints.add(text)
+                self.line(text)
 
     def _write_on(self) -> bool:
         """Write what is left to write; on a full disk say so, and keep it for the next time."""

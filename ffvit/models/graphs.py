@@ -114,7 +114,7 @@ def onnx_difference(network: nn.Module, path: Path, resolution: int) -> float:
         difference = float((torch.from_numpy(logits) - expected).abs().max())
         if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
             raise RuntimeError(
-                f"{path}: logits of {batch_size} images differ from torch's by {difference}"
+                f"{path}: logits of {batch_size} images differ from torch's by {difference:.2g}"
             )
         largest = max(largest, difference)
     return largest

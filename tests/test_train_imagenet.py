@@ -26,7 +26,7 @@ SCRIPT = str(ROOT / "train_imagenet.py")
 
 @pytest.fixture(scope="module")
 def config_path(tiny_betons, tmp_path_factory):
-    """A run of seconds: 64 images, 4 epochs over two resolutions, dropout and averaged weights."""
+    """A run of seconds: 64 images, 4 epochs over two resolutions, all that draws random numbers."""
     path = tmp_path_factory.mktemp("train") / "tiny.yaml"
     config = {
         "data": {"train_path": str(tiny_betons["train"]), "val_path": str(tiny_betons["val"])},
@@ -38,7 +38,14 @@ def config_path(tiny_betons, tmp_path_factory):
             "depth": 2,
             "drop_rate": 0.1,
         },
-        "augment": {"mixup": 0.8, "cutmix": 1.0, "mixup_group": 4},
+        "augment": {
+            "policy": "rand-m5-mstd0.5-inc1",
+            "erasing": 0.25,
+            "ramp_start": 0.0,
+            "mixup": 0.8,
+            "cutmix": 1.0,
+            "mixup_group": 4,
+        },
         "resolution": {"min_res": 32, "max_res": 48, "start_ramp": 1, "end_ramp": 2, "multiple": 8},
         "training": {"epochs": 4, "global_batch_size": 8, "ema_decay": 0.9},
         "lr": {"lr": 0.003, "warmup_epochs": 1},

@@ -49,6 +49,8 @@ class Arm:
         stages: (resolution, epochs) one after the other; `config.resolution` does not count.
         shows_switches: Whether accuracy is measured before and after each change of resolution.
         is_timm: Whether timm trains it instead of our trainer.
+        teaching: How a teacher's opinion becomes half of the target, `soft` or `hard`; empty: no
+            teacher.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Arm:
     stages: tuple[tuple[int, int], ...]
     shows_switches: bool = False
     is_timm: bool = False
+    teaching: str = ""
 
     @property
     def resolutions(self) -> list[int]:
@@ -73,7 +76,8 @@ class Arm:
             and value != default_options()[section][name]
             and not name.endswith("_path")
         }
-        return options | {"resolutions": run_lengths(self.resolutions), "is_timm": self.is_timm}
+        options |= {"resolutions": run_lengths(self.resolutions), "is_timm": self.is_timm}
+        return options | ({"teaching": self.teaching} if self.teaching else {})
 
 
 def default_options() -> Mapping[str, Mapping[str, Any]]:
@@ -107,12 +111,13 @@ def arm(
     base: TrainConfig = BASE,
     shows_switches: bool = False,
     is_timm: bool = False,
+    teaching: str = "",
     **sections: Mapping[str, Any],
 ) -> Arm:
     """Make an arm of given stages, its warm-up a tenth of its length."""
     epochs = sum(length for _, length in stages)
     config = change(base, training={"epochs": epochs}, lr={"warmup_epochs": WARMUP_SHARE * epochs})
-    return Arm(name, change(config, **sections), stages, shows_switches, is_timm)
+    return Arm(name, change(config, **sections), stages, shows_switches, is_timm, teaching)
 
 
 def ramp(name: str, epochs: int, start: int, end: int, low: int = LOW, **options: Any) -> Arm:

@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from benchmarks.machine import describe_machine, short_name
+from benchmarks.proxy import teacher
 from benchmarks.proxy.arms import BASE, FULL, Arm
 from benchmarks.proxy.results import NEW_RESULTS, RESULTS
-from benchmarks.proxy.training import Session, open_session
+from benchmarks.proxy.training import Session, open_session, train_teacher
 from ffvit.data.loader import Loader
 from ffvit.errors import ConfigError
 from ffvit.options import TrainConfig
@@ -27,12 +28,19 @@ UPDATES_PER_ROUND = 4
 SAME_COST = {"proxy_raw_resize": "ff_pico"}
 
 
-def cost_name(config: TrainConfig, resolution: int) -> str:
+def cost_name(config: TrainConfig, resolution: int, is_taught: bool = False) -> str:
     """Name what an update's cost depends on."""
     model = config.model
     name = SAME_COST.get(model.name, model.name)
     policy = f" {config.augment.policy}" if config.augment.policy else ""
-    return f"{name} {model.embed_dim}x{model.depth}{policy} {resolution}"
+    size = f"{model.embed_dim}x{model.depth}" if model.depth else f"{model.embed_dim}"
+    taught = " taught" if is_taught else ""
+    return f"{name} {size}{policy}{taught} {resolution}"
+
+
+def cost_names(arm: Arm) -> list[str]:
+    """Name the costs of an arm's epochs, in order."""
+    return [cost_name(arm.config, size, bool(arm.teaching)) for size in arm.resolutions]
 
 
 class FirstBatches:
@@ -61,21 +69,25 @@ def measure(arms: list[Arm]) -> dict[str, Any]:
     Returns:
         Machine, date, and `ms_per_update`: for each name the processor time of each round.
     """
-    needed = {cost_name(BASE, FULL): (BASE, FULL)}
+    needed = {cost_name(BASE, FULL): (BASE, FULL, "")}
     for arm in arms:
-        needed |= {cost_name(arm.config, r): (arm.config, r) for r in sorted({*arm.resolutions})}
+        for resolution in sorted({*arm.resolutions}):
+            name = cost_name(arm.config, resolution, bool(arm.teaching))
+            needed[name] = (arm.config, resolution, arm.teaching)
+    if any(arm.teaching for arm in arms):
+        teacher.prepare(train_teacher)
     sessions: dict[str, Session] = {}
-    for config, _ in needed.values():
-        model = cost_name(config, 0)
+    for config, _, teaching in needed.values():
+        model = cost_name(config, 0, bool(teaching))
         if model not in sessions:
-            sizes = [resolution for other, resolution in needed.values() if other == config]
-            sessions[model] = open_session(config, sizes)
+            sizes = [size for other, size, _ in needed.values() if other == config]
+            sessions[model] = open_session(config, sizes, teaching)
     milliseconds: dict[str, list[float]] = {name: [] for name in needed}
     epochs = itertools.count()  # a trainer does each only once
     for round_number in range(NUM_ROUNDS + 1):
-        for name, (config, resolution) in needed.items():
+        for name, (config, resolution, teaching) in needed.items():
             epoch = next(epochs)
-            session = sessions[cost_name(config, 0)]
+            session = sessions[cost_name(config, 0, bool(teaching))]
             session.train_loader.set_epoch(epoch, resolution)
             batches = FirstBatches(session.train_loader, UPDATES_PER_ROUND)
             begin = time.process_time()
@@ -137,4 +149,4 @@ def relative_cost(measurement: Mapping[str, Any], name: str) -> float:
 
 def cost_of(measurement: Mapping[str, Any], arm: Arm) -> float:
     """Return what an arm's training costs, in epochs of the base model at full resolution."""
-    return sum(relative_cost(measurement, cost_name(arm.config, r)) for r in arm.resolutions)
+    return sum(relative_cost(measurement, name) for name in cost_names(arm))

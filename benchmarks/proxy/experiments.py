@@ -8,6 +8,7 @@ import dataclasses
 from typing import Any, Literal
 
 from benchmarks.proxy.arms import FULL, LOW, Arm, arm, ramp
+from benchmarks.proxy.teacher import RESNET
 
 EPOCHS = 12
 
@@ -169,12 +170,70 @@ HEAD = settings(
     model={"name": "proxy_mean_pool"},
 )
 
+DEEP = {"depth": 6}
+LAYER_SCALE = Experiment(
+    "Does LayerScale help a model of six blocks?",
+    (
+        Comparison(budget(6, "_deep", model=DEEP), None, "six blocks"),
+        Comparison(
+            budget(6, "_layer_scale", model={**DEEP, "name": "proxy_layer_scale"}),
+            budget(6, "_deep", model=DEEP),
+            "six blocks, LayerScale",
+        ),
+    ),
+)
+
+TEACHER = Experiment(
+    "Does a ResNet's opinion in the targets help, and is it worth its time?",
+    (
+        Comparison(ramped, None, "no teacher"),
+        Comparison(budget(EPOCHS, "_soft", teaching="soft"), ramped, "its probabilities"),
+        Comparison(budget(EPOCHS, "_hard", teaching="hard"), ramped, "its first choice"),
+        Comparison(
+            ramp("ramp_9_soft", 9, start=3, end=7, teaching="soft"),
+            ramped,
+            "its probabilities, fewer epochs",
+            "time",
+        ),
+    ),
+)
+
+MIXER = {"name": "proxy_mixer", "depth": 0}
+VIT = {"name": "proxy_vit"}
+
+
+def ladder() -> Experiment:
+    """Compare schedules of the FF model, and other models, at three budgets of time."""
+    # Epochs at full resolution, the ramp and the late finish of that time.
+    budgets = (
+        (arm("constant_4", (FULL, 4)), budget(6), arm("finish_1_of_6", (LOW, 5), (FULL, 1))),
+        (constant_9, ramped, arm("finish_2", (LOW, 12), (FULL, 2))),
+        (arm("constant_18", (FULL, 18)), budget(24), arm("finish_4", (LOW, 24), (FULL, 4))),
+    )
+    rows = []
+    for constant_arm, ramp_arm, finish_arm in budgets:
+        epochs = len(constant_arm.resolutions)
+        others = (
+            (ramp_arm, "FF, ramp"),
+            (finish_arm, "FF, low resolution, then full"),
+            (arm(f"mixer_{epochs}", (FULL, epochs), model=MIXER), "Mixer"),
+            (arm(f"vit_{epochs}", (FULL, epochs), model=VIT), "ViT"),
+            (arm(f"resnet_{epochs}", (FULL, epochs), model=RESNET), "ResNet"),
+        )
+        rows.append(Comparison(constant_arm, None, "FF at 80 px"))
+        rows += [Comparison(other, constant_arm, title, "time") for other, title in others]
+    return Experiment("What does a budget of time buy, by schedule and by model?", tuple(rows))
+
+
 EXPERIMENTS = {
     "a": RESOLUTION,
     "resamplers": RESAMPLERS,
     "a2": SHAPE,
+    "b": ladder(),
     "d": TRAINER,
     "lr": LEARNING_RATE,
     "augment": AUGMENTATION,
     "head": HEAD,
+    "layer_scale": LAYER_SCALE,
+    "teacher": TEACHER,
 }

@@ -97,14 +97,45 @@ def proxy_vit(pretrained: bool = False, **options: Any) -> nn.Module:
 
 @register_model
 def proxy_resnet(pretrained: bool = False, **options: Any) -> nn.Module:
-    """Timm's ResNet of four basic blocks, `channels` wide in the first."""
+    """Timm's ResNet of four basic blocks, `embed_dim` channels wide in the first."""
     del pretrained
-    width = 16
-    channels = tuple(width * 2**stage for stage in range(4))
+    width: int = options.pop("embed_dim")
     return ResNet(
         BasicBlock,  # type: ignore[arg-type]
         layers=(1, 1, 1, 1),
-        channels=channels,
+        channels=tuple(width * 2**stage for stage in range(4)),
         stem_width=width,
         **_architecture(options),
     )
+
+
+class Scaled(nn.Module):
+    """A residual branch with a learnt factor for each channel (LayerScale).
+
+    Source: Touvron et al., Going deeper with Image Transformers, arXiv:2103.17239; their first
+    value for fewer than 18 blocks.
+    """
+
+    def __init__(self, branch: nn.Module, embed_dim: int) -> None:
+        super().__init__()
+        self.branch = branch
+        self.gamma = nn.Parameter(torch.full((embed_dim,), 0.1))
+
+    def forward(self, *inputs: Any) -> Tensor:
+        """Scale what the branch returns, (N, B, D)."""
+        scaled: Tensor = self.branch(*inputs) * self.gamma
+        return scaled
+
+
+@register_model
+def proxy_layer_scale(pretrained: bool = False, **options: Any) -> FeedForwardViT:
+    """`ff_pico` with LayerScale in both branches of each block."""
+    del pretrained
+    image_size = options.pop("img_size")
+    model = FeedForwardViT(
+        image_size=image_size, token_mlp_dim=TOKEN_MLP_DIM, **_architecture(options)
+    )
+    for block in model.blocks:
+        block.mlp1 = Scaled(block.mlp1, model.embed_dim)
+        block.mlp2 = Scaled(block.mlp2, model.embed_dim)
+    return model

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.proxy import models, timm_training
+from benchmarks.proxy import models, teacher, timm_training
 from benchmarks.proxy.arms import Arm, change
 from ffvit.assembly import assemble
 from ffvit.data.augment import normalize
@@ -64,11 +64,17 @@ class Session:
         self.val_loader.close()
 
 
-def open_session(config: TrainConfig, resolutions: list[int]) -> Session:
-    """Make model, optimizer, loaders and trainer of a config, as `train_imagenet.py` does."""
+def open_session(config: TrainConfig, resolutions: list[int], teaching: str = "") -> Session:
+    """Make model, optimizer, loaders and trainer of a config, as `train_imagenet.py` does.
+
+    With `teaching`, as of an `Arm`, the teacher must have been trained.
+    """
     torch.set_num_threads(1)
     parts = assemble(config, ONE_PROCESS)
     check_resolutions(config.model.name, parts.model, resolutions)
+    augment: Any = parts.create_augmentation()
+    if teaching:
+        augment = teacher.Teaching(augment, parts.num_classes, is_hard=teaching == "hard")
     trainer = CpuTrainer(
         parts.model,
         parts.optimizer,
@@ -76,12 +82,24 @@ def open_session(config: TrainConfig, resolutions: list[int]) -> Session:
         ONE_PROCESS,
         parts.num_classes,
         prepare=normalize,
-        augment=parts.create_augmentation(),
+        augment=augment,
         learning_rate=parts.learning_rate,
         log=RunLog.open(Path(), {}, {}, is_primary=False),  # writes nothing
         log_interval=config.run.log_interval,
     )
     return Session(trainer, parts.train_loader, parts.val_loader)
+
+
+def train_teacher() -> dict[str, Any]:
+    """Train the teacher; returns its weights and its top-1 at the resolutions of its training."""
+    arm = teacher.TEACHER
+    session = open_session(change(arm.config, training={"seed": teacher.SEED}), arm.resolutions)
+    for epoch, resolution in enumerate(arm.resolutions):
+        session.train_loader.set_epoch(epoch, resolution)
+        session.trainer.train_epoch(session.train_loader, epoch)
+    top_1 = {size: session.top_1(size) for size in sorted({*arm.resolutions})}
+    session.close()
+    return {"weights": session.trainer.model.state_dict(), "top_1": top_1}
 
 
 def run(arm: Arm, seed: int) -> dict[str, Any]:
@@ -93,7 +111,9 @@ def run(arm: Arm, seed: int) -> dict[str, Any]:
         machine may be shared, so comparisons count calibrated costs.
     """
     config = change(arm.config, training={"seed": seed})
-    session = open_session(config, arm.resolutions)
+    if arm.teaching:
+        teacher.prepare(train_teacher)
+    session = open_session(config, arm.resolutions, arm.teaching)
     if arm.is_timm:
         result = timm_training.train(session.trainer.model, config)
         top_1 = session.top_1(config.validation.resolution)

@@ -1,6 +1,6 @@
 """What a trained model gets right and wrong, and what its token mixing learned.
 
-Measures a run's latest checkpoint on its validation images as the run did, and leaves in
+Measures the best epoch of a run on its validation images as the run did, and leaves in
 RUN/explanation the confusion matrix, the accuracy of each class, the images with the highest loss,
 and for a feed-forward model the filters of each block's token MLP. RUN/report.md and RUN/index.html
 are written anew and show them.
@@ -85,24 +85,19 @@ class Trained(NamedTuple):
 
 
 def _load(folder: Path) -> Trained:
-    """Build the model of a run's latest checkpoint and the loader of its validation images."""
+    """Load the model of a run's best epoch, and open the run's validation images."""
     import torch  # noqa: PLC0415  a list of commands must not wait for it
 
-    from ffvit.checkpoint import CheckpointFolder  # noqa: PLC0415
     from ffvit.config import load_train_config  # noqa: PLC0415
     from ffvit.cpus import available_cpus  # noqa: PLC0415
     from ffvit.data.loader import create_val_loader  # noqa: PLC0415
-    from ffvit.errors import CheckpointError  # noqa: PLC0415
-    from ffvit.models import create_model, set_resolution  # noqa: PLC0415
+    from ffvit.models import set_resolution  # noqa: PLC0415
+    from ffvit.models.loading import load_saved_model  # noqa: PLC0415
     from ffvit.runlog import load_run  # noqa: PLC0415
 
     load_run(folder)  # refuses a folder that is none
     config, _ = load_train_config(["--config", str(folder / "config.yaml")])
-    state = CheckpointFolder(folder, keep=1).load_latest("auto", {})
-    if state is None:
-        raise CheckpointError(
-            f"{folder}: expected a checkpoint of this run, found none; wait for its first."
-        )
+    model = load_saved_model(folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     loader = create_val_loader(
         config.data,
@@ -112,16 +107,15 @@ def _load(folder: Path) -> Trained:
         num_threads=config.data.num_workers or available_cpus(),
         device=device,
     )
-    num_classes = config.model.num_classes or loader.info.num_classes
-    model = create_model(config.model, num_classes).to(device).eval()
-    model.load_state_dict(state["model"])
-    set_resolution(model, config.validation.resolution)
+    network = model.network.to(device)
+    set_resolution(network, config.validation.resolution)
     known = loader.info.label_names or ()
-    names = [known[k] if k < len(known) else str(k) for k in range(num_classes)]
-    weights = f"{folder.resolve().name} after step {state['step']:,}"
+    names = [known[k] if k < len(known) else str(k) for k in range(model.num_classes)]
     is_mixed = config.training.mixed_precision and device.type == "cuda"
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=is_mixed)
-    return Trained(model, loader, names, config.validation.flip_average, autocast, weights)
+    assert model.run is not None
+    weights = f"{folder.resolve().name} after step {model.run.step:,}"
+    return Trained(network, loader, names, config.validation.flip_average, autocast, weights)
 
 
 def _measure(trained: Trained) -> tuple[Any, list[WrongImage]]:

@@ -52,8 +52,13 @@ def make_run(tiny_betons, tmp_path):
             log.record("run", world_size=1)
             log.record("epoch", **EPOCH)
         network = create_model(config.model, NUM_CLASSES)
-        state = {"step": 5, "config": to_dict(config), "model": network.state_dict()}
-        CheckpointFolder(folder, keep=1).save(state)
+        identity = to_dict(config) | {"data set": {"num_classes": NUM_CLASSES}}
+        state = {"step": 5, "config": identity, "model": network.state_dict()}
+        checkpoints = CheckpointFolder(folder, keep=1)
+        checkpoints.save(state, is_best=True)
+        # A later epoch, less good: explained is what `export` and `predict` take.
+        later = {name: torch.zeros_like(tensor) for name, tensor in state["model"].items()}
+        checkpoints.save(state | {"step": 10, "model": later})
         return folder, network.eval()
 
     return make
@@ -139,7 +144,8 @@ def test_a_run_without_a_checkpoint_is_refused_in_one_line(make_run, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["explain", str(folder)])
     assert stop.value.code == 2
-    assert f"error: {folder}: expected a checkpoint of this run" in capsys.readouterr().err
+    path = folder / "checkpoints" / "best.pt"
+    assert f"error: {path}: expected the best epoch's checkpoint" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_run_is_refused_in_one_line(tmp_path, capsys):

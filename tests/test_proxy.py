@@ -100,9 +100,10 @@ def measurement(**milliseconds):
     }
 
 
-def test_the_least_disturbed_round_counts():
-    measured = measurement(px80=[100.0, 200.0, 50.0], px48=[20.0, 80.0, 30.0])
-    assert costs.cost_of(measured, arm("x", (LOW, 5), (FULL, 1))) == pytest.approx(3.0)
+def test_costs_are_compared_within_a_round():
+    # The ratios are 0.5, 0.4 and 0.9; the second round was disturbed as a whole.
+    measured = measurement(px80=[100.0, 200.0, 50.0], px48=[50.0, 80.0, 45.0])
+    assert costs.cost_of(measured, arm("x", (LOW, 5), (FULL, 1))) == pytest.approx(3.5)
 
 
 def test_a_cost_that_was_not_measured_is_an_error():

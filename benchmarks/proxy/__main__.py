@@ -50,12 +50,14 @@ def main(argv: list[str]) -> None:
 
 
 def measure_costs() -> None:
-    """Measure what comparisons at equal time need, and the rest for the tables."""
+    """Measure all that comparisons at equal time need."""
     from benchmarks.proxy import costs, data  # noqa: PLC0415 - imports torch
 
     data.prepare()
-    arms = [arm for experiment in EXPERIMENTS.values() for arm in experiment.arms]
-    measurement = costs.measure([arm for arm in arms if not arm.is_timm])
+    rows = [row for experiment in EXPERIMENTS.values() for row in experiment.rows]
+    at_equal_time = [row for row in rows if row.against is not None and row.at_equal == "time"]
+    arms = [arm for row in at_equal_time for arm in (row.arm, row.against) if arm is not None]
+    measurement = costs.measure(arms)
     say(costs.write(measurement))
     for name in measurement["ms_per_update"]:
         say(f"{name}: {costs.relative_cost(measurement, name):.3f}")

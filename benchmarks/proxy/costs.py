@@ -1,15 +1,15 @@
 """What an update costs, by model and resolution: the clock by which arms are compared.
 
 Wall time of a shared machine says little. Here all costs are measured in one process, in turns,
-as processor time (loader included). The least of each counts, as neighbours on the machine's caches
-and hyper-threads only add to it.
+as processor time of whole epochs, loader included. What counts is the ratio to the base model at
+full resolution in the same round, the median over the rounds.
 """
 
-import contextlib
 import itertools
 import json
+import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.machine import describe_machine, short_name
@@ -17,13 +17,11 @@ from benchmarks.proxy import teacher
 from benchmarks.proxy.arms import BASE, FULL, Arm
 from benchmarks.proxy.results import NEW_RESULTS, RESULTS
 from benchmarks.proxy.training import Session, open_session, train_teacher
-from ffvit.data.loader import Loader
 from ffvit.errors import ConfigError
 from ffvit.options import TrainConfig
 
 SUBJECT = "proxycosts"
-NUM_ROUNDS = 15
-UPDATES_PER_ROUND = 4
+NUM_ROUNDS = 5
 # Models that compute the same with other constants.
 SAME_COST = {"proxy_raw_resize": "ff_pico"}
 
@@ -41,26 +39,6 @@ def cost_name(config: TrainConfig, resolution: int, is_taught: bool = False) -> 
 def cost_names(arm: Arm) -> list[str]:
     """Name the costs of an arm's epochs, in order."""
     return [cost_name(arm.config, size, bool(arm.teaching)) for size in arm.resolutions]
-
-
-class FirstBatches:
-    """The first batches of a loader's epoch, as if they were all of it."""
-
-    def __init__(self, loader: Loader, num_batches: int) -> None:
-        self._loader = loader
-        self._num_batches = num_batches
-
-    @property
-    def resolution(self) -> int:
-        """Side of the images, pixels."""
-        return self._loader.resolution
-
-    def __len__(self) -> int:
-        return self._num_batches
-
-    def __iter__(self) -> Iterator[Any]:
-        with contextlib.closing(iter(self._loader)) as batches:
-            yield from itertools.islice(batches, self._num_batches)
 
 
 def measure(arms: list[Arm]) -> dict[str, Any]:
@@ -89,19 +67,17 @@ def measure(arms: list[Arm]) -> dict[str, Any]:
             epoch = next(epochs)
             session = sessions[cost_name(config, 0, bool(teaching))]
             session.train_loader.set_epoch(epoch, resolution)
-            batches = FirstBatches(session.train_loader, UPDATES_PER_ROUND)
             begin = time.process_time()
-            session.trainer.train_epoch(batches, epoch)
-            elapsed_s = time.process_time() - begin
+            session.trainer.train_epoch(session.train_loader, epoch)
+            elapsed_ms = 1000 * (time.process_time() - begin)
             if round_number:  # the first compiles, and fills caches
-                milliseconds[name].append(round(1000 * elapsed_s / UPDATES_PER_ROUND, 3))
+                milliseconds[name].append(round(elapsed_ms / len(session.train_loader), 3))
     for session in sessions.values():
         session.close()
     return {
         "subject": "processor time of an update, one thread, loader included",
         "date": time.strftime("%Y-%m-%d"),
         "machine": describe_machine(),
-        "updates_per_round": UPDATES_PER_ROUND,
         "batch_size": BASE.training.global_batch_size,
         "ms_per_update": milliseconds,
     }
@@ -133,7 +109,7 @@ def read() -> dict[str, Any]:
 
 
 def relative_cost(measurement: Mapping[str, Any], name: str) -> float:
-    """Return the least cost of an update over that of the base model at full resolution.
+    """Return the cost of an update over that of the base model at full resolution.
 
     Raises:
         ConfigError: It was not measured.
@@ -144,7 +120,8 @@ def relative_cost(measurement: Mapping[str, Any], name: str) -> float:
             f"cost of {name!r}: expected it among the measured ones, {', '.join(measured)}; "
             "python -m benchmarks.proxy costs."
         )
-    return float(min(measured[name]) / min(measured[cost_name(BASE, FULL)]))
+    rounds = zip(measured[name], measured[cost_name(BASE, FULL)], strict=True)
+    return statistics.median(one / base for one, base in rounds)
 
 
 def cost_of(measurement: Mapping[str, Any], arm: Arm) -> float:

@@ -117,7 +117,7 @@ def test_arms_compared_at_equal_time_cost_the_same(name):
     for row in EXPERIMENTS[name].rows:
         if row.against is not None and row.at_equal == "time":
             cost, other = (costs.cost_of(measured, a) for a in (row.arm, row.against))
-            assert cost == pytest.approx(other, rel=0.05), row.arm.name
+            assert cost == pytest.approx(other, rel=0.06), row.arm.name
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -53,8 +53,8 @@ class Experiment:
 
 
 constant = arm("constant", (FULL, EPOCHS))
-constant_9 = arm("constant_9", (FULL, 9))
-constant_13 = arm("constant_13", (FULL, 13))
+constant_10 = arm("constant_10", (FULL, 10))
+constant_14 = arm("constant_14", (FULL, 14))
 ramped = ramp("ramp", EPOCHS, start=4, end=9, shows_switches=True)
 ramped_long = ramp("ramp_long", 18, start=7, end=14)
 
@@ -78,11 +78,11 @@ RESOLUTION = Experiment(
     "Does a growing resolution cost accuracy at equal epochs, and does it win any at equal time?",
     (
         Comparison(constant, None, "80 px throughout"),
-        Comparison(constant_9, None, "80 px throughout"),
-        Comparison(constant_13, None, "80 px throughout"),
+        Comparison(constant_10, None, "80 px throughout"),
+        Comparison(constant_14, None, "80 px throughout"),
         Comparison(ramped, constant, "48 to 80 px"),
-        Comparison(ramped, constant_9, "48 to 80 px", "time"),
-        Comparison(ramped_long, constant_13, "48 to 80 px", "time"),
+        Comparison(ramped, constant_10, "48 to 80 px", "time"),
+        Comparison(ramped_long, constant_14, "48 to 80 px", "time"),
     ),
 )
 RESAMPLERS = Experiment(
@@ -109,7 +109,7 @@ SHAPE = Experiment(
                 (arm("finish_1", (LOW, 14), (FULL, 1)), "48 px, then 1 epoch at 80 px"),
                 (ramp("ramp_from_32", 13, start=5, end=10, low=32), "ramp from 32 px"),
                 (
-                    arm("finish_2_from_32", (32, 15), (FULL, 2)),
+                    arm("finish_2_from_32", (32, 14), (FULL, 2)),
                     "32 px, then 2 epochs at 80 px",
                 ),
             )
@@ -129,7 +129,7 @@ TRAINER = Experiment(
     ),
 )
 
-BUDGETS = {6: (2, 5), EPOCHS: (4, 9), 24: (9, 19)}  # epochs: start and end of the ramp
+BUDGETS = {6: (2, 5), EPOCHS: (4, 9)}  # epochs: start and end of the ramp
 
 
 def budget(epochs: int, suffix: str = "", **options: Any) -> Arm:
@@ -190,7 +190,7 @@ TEACHER = Experiment(
         Comparison(budget(EPOCHS, "_soft", teaching="soft"), ramped, "its probabilities"),
         Comparison(budget(EPOCHS, "_hard", teaching="hard"), ramped, "its first choice"),
         Comparison(
-            ramp("ramp_9_soft", 9, start=3, end=7, teaching="soft"),
+            ramp("ramp_10_soft", 10, start=3, end=8, teaching="soft"),
             ramped,
             "its probabilities, fewer epochs",
             "time",
@@ -203,22 +203,19 @@ VIT = {"name": "proxy_vit"}
 
 
 def ladder() -> Experiment:
-    """Compare schedules of the FF model, and other models, at three budgets of time."""
-    # Epochs at full resolution, the ramp and the late finish of that time.
-    budgets = (
-        (arm("constant_4", (FULL, 4)), budget(6), arm("finish_1_of_6", (LOW, 5), (FULL, 1))),
-        (constant_9, ramped, arm("finish_2", (LOW, 12), (FULL, 2))),
-        (arm("constant_18", (FULL, 18)), budget(24), arm("finish_4", (LOW, 24), (FULL, 4))),
-    )
+    """Compare the FF model, two schedules, with others that take as long, at three budgets."""
     rows = []
-    for constant_arm, ramp_arm, finish_arm in budgets:
+    for constant_arm, finish, mixer, vit, resnet in (
+        (arm("constant_7", (FULL, 7)), ((LOW, 8), (FULL, 2)), 7, 5, 6),
+        (constant_14, ((LOW, 18), (FULL, 3)), 14, 10, 12),
+        (arm("constant_28", (FULL, 28)), ((LOW, 38), (FULL, 5)), 27, 20, 25),
+    ):
         epochs = len(constant_arm.resolutions)
         others = (
-            (ramp_arm, "FF, ramp"),
-            (finish_arm, "FF, low resolution, then full"),
-            (arm(f"mixer_{epochs}", (FULL, epochs), model=MIXER), "Mixer"),
-            (arm(f"vit_{epochs}", (FULL, epochs), model=VIT), "ViT"),
-            (arm(f"resnet_{epochs}", (FULL, epochs), model=RESNET), "ResNet"),
+            (arm(f"late_{epochs}", *finish), "FF, low resolution, then full"),
+            (arm(f"mixer_{epochs}", (FULL, mixer), model=MIXER), "Mixer"),
+            (arm(f"vit_{epochs}", (FULL, vit), model=VIT), "ViT"),
+            (arm(f"resnet_{epochs}", (FULL, resnet), model=RESNET), "ResNet"),
         )
         rows.append(Comparison(constant_arm, None, "FF at 80 px"))
         rows += [Comparison(other, constant_arm, title, "time") for other, title in others]

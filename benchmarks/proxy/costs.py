@@ -121,7 +121,7 @@ def relative_cost(measurement: Mapping[str, Any], name: str) -> float:
             "python -m benchmarks.proxy costs."
         )
     rounds = zip(measured[name], measured[cost_name(BASE, FULL)], strict=True)
-    return statistics.median(one / base for one, base in rounds)
+    return float(statistics.median(one / base for one, base in rounds))
 
 
 def cost_of(measurement: Mapping[str, Any], arm: Arm) -> float:

@@ -97,7 +97,7 @@ def proxy_vit(pretrained: bool = False, **options: Any) -> nn.Module:
     del pretrained
     model = VisionTransformer(num_heads=options["embed_dim"] // 16, **_architecture(options))
     for block in model.blocks:
-        block.attn.fused_attn = False
+        block.attn.fused_attn = False  # type: ignore[union-attr]
     return model
 
 
@@ -116,8 +116,8 @@ def proxy_resnet(pretrained: bool = False, **options: Any) -> nn.Module:
         channels=tuple(width * 2**stage for stage in range(4)),
         **_architecture(options),
     )
-    model.conv1 = nn.Conv2d(3, 64, kernel_size=7, stride=4, padding=3, bias=False)
-    model.maxpool = nn.Identity()
+    stem = nn.Conv2d(3, 64, kernel_size=7, stride=4, padding=3, bias=False)
+    model.conv1, model.maxpool = stem, nn.Identity()  # type: ignore[assignment]
     return model.to(memory_format=torch.channels_last)
 
 
@@ -128,7 +128,7 @@ class Scaled(nn.Module):
     value for fewer than 18 blocks.
     """
 
-    def __init__(self, branch: nn.Module, embed_dim: int) -> None:
+    def __init__(self, branch: Any, embed_dim: int) -> None:
         super().__init__()
         self.branch = branch
         self.gamma = nn.Parameter(torch.full((embed_dim,), 0.1))

@@ -82,7 +82,8 @@ def plot(
         # A line of no length is a dot, by its round ends.
         corners = corners if len(corners) > 1 else corners * 2
         path = "M" + " ".join(place(x, y) for x, y in corners)
-        lines.append(f'<path class="{_look(curve)}" d="{path}"/>')
+        dot = " dot" * (len(points) == 1)
+        lines.append(f'<path class="{_look(curve)}{dot}" d="{path}"/>')
     grid = [f'<path class="grid" d="M{place(0, y)} {place(width, y)}"/>' for y in ticks]
     legend = [
         f'<li><svg class="key" viewBox="0 0 24 4" aria-hidden="true"><path class="{_look(curve)}"'

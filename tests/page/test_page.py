@@ -229,7 +229,7 @@ def test_gaps_constant_values_and_single_points_are_drawn():
     document = plot("a", [Curve("b", points)])
     assert plots_of(document)["a"]["b"] == [[1, 5]]
     first, second = re.search(
-        r'class="look0" d="M([\d.,]+) ([\d.,]+)"', document[document.index("<div") :]
+        r'class="look0 dot" d="M([\d.,]+) ([\d.,]+)"', document[document.index("<div") :]
     ).groups()
     assert first == second
 

@@ -97,7 +97,7 @@ RESAMPLERS = Experiment(
     num_seeds=3,
 )
 SHAPE = Experiment(
-    "Which shape of the schedule is best, all at the time of the ramp of 12 epochs?",
+    "Which shape of the schedule is best, most at the time of the ramp of 12 epochs?",
     (
         Comparison(ramped, None, "ramp from 48 px"),
         *(
@@ -113,6 +113,9 @@ SHAPE = Experiment(
                     "32 px, then 2 epochs at 80 px",
                 ),
             )
+        ),
+        Comparison(
+            arm("finish_2_of_12", (LOW, 10), (FULL, 2)), ramped, "48 px, then 2 epochs at 80 px"
         ),
     ),
 )

@@ -85,6 +85,7 @@ def open_onnx(path: Path) -> Any:
     """
     import onnxruntime  # noqa: PLC0415 - an optional package
 
+    onnxruntime.disable_telemetry_events()  # on by default from 1.32 on
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -1,8 +1,9 @@
 """What a recipe costs and what it may give, told before it is run.
 
 Operations are counted. Hours and accuracies are forecasts, until somebody has measured them: hours
-suppose that a share of the device's peak is reached (`UTILISATION`), that several devices are as
-many times faster, and that no time goes into validation or waiting for images.
+suppose that a share of the device's peak is reached (`UTILISATION`), less with small images
+(`AT_128_PX`), that several devices are as many times faster, and that no time goes into validation
+or waiting for images.
 """
 
 import dataclasses
@@ -22,8 +23,11 @@ from ffvit.options import TrainConfig
 SIZES = ("tiny", "base", "large")
 NUM_CLASSES = 1000
 NUM_IMAGES = 1_281_167  # of ImageNet's training set
-# Model FLOPs utilisation (MFU): the share of the dense bf16 peak. Tiny's matrices are narrow.
+# Model FLOPs utilisation (MFU) at 224 px: the share of the dense bf16 peak. Tiny's matrices are
+# narrow.
 UTILISATION = {"tiny": 0.25, "base": 0.40, "large": 0.40}
+# How much of that remains at 128 px, where matrices are smaller: a roofline of an H200, computed.
+AT_128_PX = {"tiny": 0.58, "base": 0.67, "large": 0.73}
 # Top-1 in % at 224 px, by the name of the config. The paper's recipes: as the paper reports. The
 # others: a judgement. MLP-Mixer-B/16 had 70.5 % after 60 epochs and 76.4 % after 300, so some 3.6
 # points for each e-fold of epochs; EfficientTrain++'s curricula gave 3 to 4 points at a third of
@@ -61,13 +65,18 @@ class Budget:
         path: Its YAML file.
         config: Its options.
         phases: (resolution in pixels, epochs) in their order.
-        flops: Floating-point operations of all forward and backward passes.
+        phase_flops: Floating-point operations of all forward and backward passes of each.
     """
 
     path: Path
     config: TrainConfig
     phases: list[tuple[int, int]]
-    flops: int
+    phase_flops: list[int]
+
+    @property
+    def flops(self) -> int:
+        """Operations of the whole run."""
+        return sum(self.phase_flops)
 
     @property
     def size(self) -> str:
@@ -97,9 +106,13 @@ class Budget:
 
         Args:
             gpu: By its name in `PEAK_FLOPS`.
-            mfu: The share of its peak that is reached; None: as in `UTILISATION`.
+            mfu: The share of its peak that is reached at 224 px; None: as in `UTILISATION`.
         """
-        return self.flops / ((mfu or UTILISATION[self.size]) * PEAK_FLOPS[gpu]) / 3600
+        seconds = sum(
+            flops / (utilisation(self.size, side, mfu) * PEAK_FLOPS[gpu])
+            for flops, (side, _) in zip(self.phase_flops, self.phases, strict=True)
+        )
+        return seconds / 3600
 
     def command(self, num_gpus: int) -> str:
         """Return what to type.
@@ -135,8 +148,20 @@ def load_budget(path: Path) -> Budget:
     phases = [(side, len(list(run))) for side, run in itertools.groupby(by_epoch)]
     batch_size = config.training.global_batch_size
     images_per_epoch = NUM_IMAGES // batch_size * batch_size
-    flops = sum(n * images_per_epoch * training_flops(model, side) for side, n in phases)
-    return Budget(path, config, phases, flops)
+    phase_flops = [n * images_per_epoch * training_flops(model, side) for side, n in phases]
+    return Budget(path, config, phases, phase_flops)
+
+
+def utilisation(size: str, resolution: int, mfu: float | None = None) -> float:
+    """Forecast the share of a GPU's peak that is reached, linear in the resolution.
+
+    Args:
+        size: Which model: tiny, base or large.
+        resolution: Side of the images, pixels.
+        mfu: The share at 224 px; None: as in `UTILISATION`.
+    """
+    lost = (1 - AT_128_PX[size]) * (224 - resolution) / (224 - 128)
+    return (mfu or UTILISATION[size]) * (1 - lost)
 
 
 def load_budgets(size: str, folder: Path) -> list[Budget]:
@@ -184,7 +209,7 @@ def recommend(
         gpu: By a name that `find_gpu` knows.
         hours: On the clock.
         num_gpus: How many work side by side.
-        mfu: The share of the GPUs' peak that is reached; None: as in `UTILISATION`.
+        mfu: The share of the GPUs' peak that is reached at 224 px; None: as in `UTILISATION`.
         folder: With the recipes.
 
     Raises:
@@ -206,10 +231,8 @@ def recommend(
             f" take {needed[0]:.2f} h on {num_gpus} {gpu}; give more of either, or another model."
         )
     chosen, chosen_hours = budgets[num_fitting - 1], needed[num_fitting - 1]
-    share, peak = mfu or UTILISATION[size], PEAK_FLOPS[gpu] / 1e12
-    basis = (
-        f"forecast: {100 * share:.3g} % of {peak:.0f} TFLOP/s; no validation, no wait for images"
-    )
+    peak = f"{PEAK_FLOPS[gpu] / 1e12:.0f} TFLOP/s"
+    basis = f"forecast: {shares(chosen, mfu)} of {peak}; no validation, no wait for images"
     rate = chosen.num_images / chosen_hours / 3600
     lines = [
         f"config    {chosen.path}",
@@ -234,6 +257,15 @@ def resolution_ramp(budget: Budget) -> str:
     return ", ".join(
         [f"{first} px for {num_epochs} epochs", *(f"{side} for {n}" for side, n in others)]
     )
+
+
+def shares(budget: Budget, mfu: float | None = None) -> str:
+    """Say which share of a GPU's peak is supposed: "27 % (128 px) and 40 % (224 px)"."""
+    sides = dict.fromkeys(side for side, _ in budget.phases)
+    texts = {side: f"{100 * utilisation(budget.size, side, mfu):.2g} %" for side in sides}
+    if len(texts) == 1:
+        return next(iter(texts.values()))
+    return " and ".join(f"{text} ({side} px)" for side, text in texts.items())
 
 
 def exponential(value: float) -> str:

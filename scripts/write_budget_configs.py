@@ -19,7 +19,6 @@ from benchmarks.tables import fill_page  # noqa: E402
 from ffvit.budget import (  # noqa: E402
     SIZES,
     TOP_1,
-    UTILISATION,
     Budget,
     exponential,
     load_budget,
@@ -27,6 +26,7 @@ from ffvit.budget import (  # noqa: E402
     recommend,
     resolution_ramp,
     rounded,
+    shares,
 )
 
 FOLDER = REPOSITORY / "ff_configs"
@@ -50,12 +50,12 @@ class Length(NamedTuple):
 
     Attributes:
         warmup: Epochs of rising learning rate.
-        ramp: Epochs at which the resolution begins to grow and is full.
+        low: Epochs at 128 px, some 85 %; the others are at full resolution.
         ema_decay: Of the averaged weights; 0: none, as they would lag behind.
     """
 
     warmup: int
-    ramp: tuple[int, int]
+    low: int
     ema_decay: float
 
 
@@ -63,8 +63,8 @@ class Strength(NamedTuple):
     """What the number of epochs decides for each model: longer runs and larger models take more.
 
     Attributes:
-        magnitude: Of RandAugment, at full resolution; 0: none. It grows with the resolution from 0,
-            as erasing does.
+        magnitude: Of RandAugment, at full resolution; 0: none. At 128 px it is half of that, as
+            erasing is.
         cutmix_share: Of the mixed groups; 0: mixup alone.
     """
 
@@ -83,15 +83,18 @@ MODELS = {
     "base": Model("ff_base_patch16_224", "62 M", "74.9", 16),
     "large": Model("ff_large_patch32_224", "206 M", "71.4", 32),
 }
+# Low resolution nearly to the end, then a short full-resolution finish: better than a ramp of the
+# same cost in five of five pairs on Imagenette (docs/proxy.md, a2).
 # Averaging over the last 15th of the updates, as the paper's 0.99996 does in 375,000.
 LENGTHS = {
-    16: Length(2, (6, 13), 0.0),
-    24: Length(2, (8, 19), 0.0),
-    32: Length(3, (11, 26), 0.9996),
-    40: Length(4, (14, 32), 0.9997),
-    56: Length(5, (20, 45), 0.9998),
-    88: Length(8, (31, 70), 0.99986),
+    16: Length(2, 14, 0.0),
+    24: Length(2, 20, 0.0),
+    32: Length(3, 27, 0.9996),
+    40: Length(4, 34, 0.9997),
+    56: Length(5, 48, 0.9998),
+    88: Length(8, 75, 0.99986),
 }
+# No RandAugment in short runs: there it cost points in five of six pairs (docs/proxy.md).
 STRENGTHS = {
     ("tiny", 16): Strength("3.0e-3", 0.05, 0.0, 0.25),
     ("tiny", 24): Strength("3.0e-3", 0.05, 0.0, 0.25),
@@ -99,14 +102,14 @@ STRENGTHS = {
     ("tiny", 40): Strength("2.0e-3", 0.05, 0.0, 0.2, 2),
     ("tiny", 56): Strength("2.0e-3", 0.05, 0.0, 0.08, 4),
     ("tiny", 88): Strength("2.0e-3", 0.05, 0.0, 0.08, 6, mixup=0.05),
-    ("base", 16): Strength("1.5e-3", 0.05, 0.0, 0.25, 5),
-    ("base", 24): Strength("1.5e-3", 0.05, 0.0, 0.25, 5),
+    ("base", 16): Strength("1.5e-3", 0.05, 0.0, 0.25),
+    ("base", 24): Strength("1.5e-3", 0.05, 0.0, 0.25),
     ("base", 32): Strength("1.5e-3", 0.05, 0.0, 0.08, 7, mixup=0.05),
     ("base", 40): Strength("1.0e-3", 0.1, 0.0, 0.08, 7, mixup=0.05),
     ("base", 56): Strength("1.0e-3", 0.1, 0.03, 0.08, 9, mixup=0.1),
     ("base", 88): Strength("1.0e-3", 0.1, 0.05, 0.08, 9, 0.1, 0.2, 0.25),
-    ("large", 16): Strength("1.0e-3", 0.05, 0.05, 0.25, 5, mixup=0.1),
-    ("large", 24): Strength("1.0e-3", 0.05, 0.05, 0.25, 5, mixup=0.1),
+    ("large", 16): Strength("1.0e-3", 0.05, 0.05, 0.25, mixup=0.1),
+    ("large", 24): Strength("1.0e-3", 0.05, 0.05, 0.25, mixup=0.1),
     ("large", 32): Strength("1.0e-3", 0.1, 0.05, 0.08, 9, mixup=0.1),
     ("large", 40): Strength("1.0e-3", 0.1, 0.05, 0.08, 9, mixup=0.1),
     ("large", 56): Strength("1.0e-3", 0.1, 0.1, 0.08, 9, 0.0, 0.2, 0.125),
@@ -122,7 +125,7 @@ def augment_section(strength: Strength) -> str:
     if strength.erasing:
         lines.append(f"erasing: {strength.erasing}")
     if lines:
-        lines.append("ramp_start: 0.0  # grows with the resolution")
+        lines.append("ramp_start: 0.5  # half of it at 128 px")
     if strength.mixup:
         lines.append(f"mixup: {strength.mixup}")
     if strength.cutmix_share:
@@ -151,8 +154,8 @@ data:
 resolution:
   min_res: 128
   max_res: 224
-  start_ramp: {length.ramp[0]}
-  end_ramp: {length.ramp[1]}
+  start_ramp: {length.low}
+  end_ramp: {length.low}
   multiple: {model.multiple}
 
 lr:
@@ -182,6 +185,7 @@ def header(budget: Budget) -> str:
     ema = " Averaged weights (EMA) are reported beside them." * bool(LENGTHS[epochs].ema_decay)
     config = f"--config ff_configs/{budget.path.name}"
     title = f"FF-{budget.size} ({model.parameters} parameters): ImageNet in {epochs} epochs"
+    low = LENGTHS[epochs].low
     entries = {
         "Paper": 'Melas-Kyriazi, "Do You Even Need Attention?", arXiv:2105.02723, for the model.'
         f" {budget.size}_300_paper.yaml is its recipe, of {model.paper_top_1} %; this one is ours.",
@@ -193,7 +197,7 @@ def header(budget: Budget) -> str:
         "Cost": cost_entry(budget),
         "Protocol": f"224 px, centre crop of 0.875, raw weights, no flip averaging.{ema}",
     }
-    lines = [f"{title}, growing from 128 to 224 px.", ""]
+    lines = [f"{title}, {low} at 128 px and {epochs - low} at 224.", ""]
     for key, text in entries.items():
         wrapped = [line for part in text.split("\n") for line in textwrap.wrap(part, WIDTH - 12)]
         lines += [f"{key + ':' if i == 0 else '':10}{line}" for i, line in enumerate(wrapped)]
@@ -214,7 +218,7 @@ def cost_entry(budget: Budget) -> str:
         f"{rounded(budget.gpu_hours(gpu))} GPU-hours on {names}" for names, gpu in GPUS.items()
     )
     return (
-        f"{hours}, forecast at {100 * UTILISATION[budget.size]:.0f} % of the dense bf16"
+        f"{hours}, forecast at {shares(budget)} of the dense bf16"
         " peak, without validation or waiting for images; not measured."
     )
 

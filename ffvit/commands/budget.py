@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mfu",
         type=float,
-        help="share of the peak that is reached, as runs log it [0.4; tiny 0.25]",
+        help="share of the peak that is reached at 224 px, as runs log it [0.4; tiny 0.25]",
     )
     parser.add_argument(
         "--configs", type=Path, default=Path("ff_configs"), help="folder of recipes [ff_configs]"

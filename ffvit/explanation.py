@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ffvit.charts import PALETTE, STYLE
 from ffvit.errors import UserError, printable
+from ffvit.label_names import short_name
 
 FOLDER = "explanation"
 DATA_NAME = "classes.json"
@@ -34,7 +35,7 @@ PICTURES = {
     "classes.png": ("Accuracy by class", "top-1 accuracy of each class, lowest first"),
     "most_wrong.png": (
         "Most wrong",
-        "the validation images with the highest loss, and what the model takes them for",
+        "the validation images with the highest loss: their class, and what they are taken for",
     ),
     "token_mixing.png": (
         "What token mixing learned",
@@ -184,5 +185,5 @@ def load_explanation(run_folder: Path) -> Explanation | None:
 
 
 def _short(name: str) -> str:
-    name = printable(name)
+    name = printable(short_name(name))
     return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…"

@@ -1,4 +1,4 @@
-"""Which class of a model is meant by a class of some data set: by its name, or its WordNet id."""
+"""Names of classes: which of a model's a data set means, and a short form for pictures."""
 
 import re
 from collections.abc import Sequence
@@ -31,6 +31,12 @@ def match_classes(names: Sequence[str], known: Sequence[str], origin: str) -> li
             "them, or take another model."
         )
     return [label_of[_identity(name)] for name in names]
+
+
+def short_name(name: str) -> str:
+    """Leave out a WordNet id that words follow, and all but the first of them: "tench"."""
+    words = _WORDNET_ID.sub("", name, count=1).strip()
+    return words.partition(",")[0] or name if words != name else name
 
 
 def _identity(name: str) -> str:

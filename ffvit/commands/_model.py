@@ -38,13 +38,13 @@ def load_model(options: argparse.Namespace) -> "SavedModel":
     """
     import dataclasses  # noqa: PLC0415
 
-    from ffvit.models.loading import load_saved_model  # noqa: PLC0415
+    from ffvit.models.loading import load_saved_model, with_words  # noqa: PLC0415
 
     model = load_saved_model(options.model, options.weights, options.name)
     if model.label_names is not None or model.run is None:
         return model
     names = _names_of_training_beton(model)
-    return dataclasses.replace(model, label_names=names)
+    return dataclasses.replace(model, label_names=names and with_words(names))
 
 
 def _names_of_training_beton(model: "SavedModel") -> tuple[str, ...] | None:

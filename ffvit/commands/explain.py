@@ -36,6 +36,7 @@ def run(options: argparse.Namespace) -> None:
     """Measure, draw, print what was found and where it is."""
     from ffvit.contact_sheet import contact_sheet  # noqa: PLC0415  loads matplotlib
     from ffvit.explanation import FOLDER, Explanation  # noqa: PLC0415
+    from ffvit.label_names import short_name  # noqa: PLC0415
     from ffvit.reports import write_report  # noqa: PLC0415
     from ffvit.token_filters import draw_token_filters  # noqa: PLC0415
 
@@ -47,14 +48,14 @@ def run(options: argparse.Namespace) -> None:
     explanation.save(folder)
     rows = [worst[begin : begin + NUM_COLUMNS] for begin in range(0, len(worst), NUM_COLUMNS)]
     if rows:
-        names = trained.label_names
+        names = [short_name(name) for name in trained.label_names]
         sheet = contact_sheet(
             [
                 (f"loss {row[0].loss:.2f} to {row[-1].loss:.2f}", np.stack([w.pixels for w in row]))
                 for row in rows
             ],
             [
-                [f"{names[w.label]} taken for {names[w.predicted]} {w.share:.0%}" for w in row]
+                [f"{names[w.label]}\n{w.share:.0%} {names[w.predicted]}" for w in row]
                 for row in rows
             ],
             CELL_PX,
@@ -92,7 +93,7 @@ def _load(folder: Path) -> Trained:
     from ffvit.cpus import available_cpus  # noqa: PLC0415
     from ffvit.data.loader import create_val_loader  # noqa: PLC0415
     from ffvit.models import set_resolution  # noqa: PLC0415
-    from ffvit.models.loading import load_saved_model  # noqa: PLC0415
+    from ffvit.models.loading import load_saved_model, with_words  # noqa: PLC0415
     from ffvit.runlog import load_run  # noqa: PLC0415
 
     load_run(folder)  # refuses a folder that is none
@@ -110,12 +111,12 @@ def _load(folder: Path) -> Trained:
     network = model.network.to(device)
     set_resolution(network, config.validation.resolution)
     known = loader.info.label_names or ()
-    names = [known[k] if k < len(known) else str(k) for k in range(model.num_classes)]
+    names = with_words([known[k] if k < len(known) else str(k) for k in range(model.num_classes)])
     is_mixed = config.training.mixed_precision and device.type == "cuda"
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=is_mixed)
     assert model.run is not None
     weights = f"{folder.resolve().name} after step {model.run.step:,}"
-    return Trained(network, loader, names, config.validation.flip_average, autocast, weights)
+    return Trained(network, loader, list(names), config.validation.flip_average, autocast, weights)
 
 
 def _measure(trained: Trained) -> tuple[Any, list[WrongImage]]:

@@ -3,7 +3,7 @@
 Nothing in a file is executed, and no size that a file states is believed before it is checked.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -155,5 +155,14 @@ def _num_classes(name: str, state: Mapping[str, Tensor]) -> int:
 
 def imagenet_names() -> tuple[str, ...]:
     """Return WordNet ids followed by their words, as `write_imagenet.py` names the classes."""
+    return with_words(ImageNetInfo().label_names())  # type: ignore[no-untyped-call]
+
+
+def with_words(names: Sequence[str]) -> tuple[str, ...]:
+    """Put ImageNet's words behind ids that stand alone, as class folders are named after them."""
     info: Any = ImageNetInfo()
-    return tuple(f"{name} {info.label_name_to_description(name)}" for name in info.label_names())
+    known = set(info.label_names())
+    return tuple(
+        f"{name} {info.label_name_to_description(name)}" if name in known else name
+        for name in names
+    )

@@ -1,10 +1,14 @@
 """The experiments' arithmetic, that they run, and the page made from their results."""
 
+import json
+
 import pytest
 import torch
+from matplotlib.axes import Axes
+from PIL import Image
 
 from benchmarks import tables
-from benchmarks.proxy import costs, page, results, timm_training, training
+from benchmarks.proxy import chart, costs, page, results, timm_training, training
 from benchmarks.proxy.arms import BASE, FULL, LOW, arm, change, ramp, run_lengths
 from benchmarks.proxy.experiments import EXPERIMENTS, raw_resize
 from benchmarks.proxy.paired import paired_difference
@@ -157,6 +161,28 @@ def test_every_arm_has_a_model_that_runs_at_its_resolutions():
 def test_the_page_is_made_from_the_committed_results():
     text = page.PAGE.read_text()
     assert tables.fill_page(text, page.all_tables(results.read_results(), costs.read())) == text
+
+
+def test_the_picture_of_budgets_has_a_line_for_each_model(tmp_path, monkeypatch):
+    drawn = []
+    errorbar = Axes.errorbar
+
+    def watched(axes, at, mean, deviation, **options):
+        drawn.append((options["label"], list(at)))
+        return errorbar(axes, at, mean, deviation, **options)
+
+    monkeypatch.setattr(Axes, "errorbar", watched)
+    ladder, measured = EXPERIMENTS["b"], costs.read()
+    runs = [
+        {"arm": row.arm.name, "seed": seed, "recipe": row.arm.recipe, "top_1": 0.4 + seed / 100}
+        for row in ladder.rows
+        for seed in range(2)
+    ]
+    chart.draw(ladder, json.loads(json.dumps(runs)), measured, tmp_path / "b.png")
+    assert [title for title, _ in drawn] == list(dict.fromkeys(row.title for row in ladder.rows))
+    assert drawn[0][1] == pytest.approx([7, 14, 28])
+    with Image.open(tmp_path / "b.png") as picture:
+        assert picture.width > 900
 
 
 def tiny_arm(tiny_betons, **options):

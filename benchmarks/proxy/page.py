@@ -1,11 +1,11 @@
-"""The experiments' results as tables: docs/proxy.md, and how far the runs are."""
+"""The experiments' results: docs/proxy.md with its tables and picture, and how far the runs are."""
 
 import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from benchmarks.machine import REPOSITORY
-from benchmarks.proxy import costs
+from benchmarks.proxy import chart, costs
 from benchmarks.proxy.arms import Arm, run_lengths
 from benchmarks.proxy.experiments import EXPERIMENTS, Experiment
 from benchmarks.proxy.paired import Difference, paired_difference
@@ -13,6 +13,7 @@ from benchmarks.proxy.results import NEW_RESULTS, RESULTS, keep_new_results, of_
 from benchmarks.tables import fill_page, markdown_table
 
 PAGE = REPOSITORY / "docs" / "proxy.md"
+PICTURE = REPOSITORY / "docs" / "images" / "proxy_budgets.png"
 Results = list[dict[str, Any]]
 
 
@@ -155,5 +156,7 @@ def _progress_lines(results: Results, measurement: Mapping[str, Any]) -> Iterabl
 def write() -> str:
     """Keep new results, and write the tables of all that are kept; says so in a line."""
     num_new = keep_new_results()
-    PAGE.write_text(fill_page(PAGE.read_text(), all_tables(read_results(), costs.read())))
+    results, measurement = read_results(), costs.read()
+    PAGE.write_text(fill_page(PAGE.read_text(), all_tables(results, measurement)))
+    chart.draw(EXPERIMENTS["b"], results, measurement, PICTURE)
     return f"{PAGE.relative_to(REPOSITORY)}: {num_new} new runs"

@@ -44,8 +44,14 @@ def draw(
         figure = Figure(figsize=(6.4, 4.0), layout="constrained")
         axes = figure.subplots()
         for (title, points), color, marker in zip(lines.items(), PALETTE, "osD^v", strict=False):
-            look: dict[str, Any] = {"color": color, "marker": marker, "capsize": 2, "linewidth": 1.6}
-            axes.errorbar(*zip(*points, strict=True), label=title, **look)
+            look: dict[str, Any] = {
+                "color": color,
+                "marker": marker,
+                "capsize": 2,
+                "linewidth": 1.6,
+            }
+            at, mean, deviation = zip(*points, strict=True)
+            axes.errorbar(at, mean, deviation, label=title, **look)
         ticks = sorted({round(points[0]) for points in next(iter(lines.values()), [])})
         axes.set_xscale("log")
         axes.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)

@@ -45,7 +45,9 @@ def write_run(folder, betons, model=None, num_classes=NUM_CLASSES, image_size=IM
     with RunLog.open(folder, to_dict(config), describe_environment(), is_primary=True) as log:
         log.record("run", num_train_images=64, num_val_images=24)
         for epoch in (1, 2):
-            network = create_model(config.model, num_classes)
+            with torch.random.fork_rng():
+                torch.manual_seed(epoch)
+                network = create_model(config.model, num_classes)
             state = {
                 "step": 8 * epoch,
                 "progress": {"epoch": epoch, "elapsed_s": 60.0 * epoch, "best_top_1": 0.5},

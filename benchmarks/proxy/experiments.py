@@ -94,7 +94,6 @@ RESAMPLERS = Experiment(
         Comparison(resampled("nearest"), ramped, "nearest"),
         Comparison(raw_resize, ramped, "weights resized like images, not rescaled"),
     ),
-    num_seeds=3,
 )
 SHAPE = Experiment(
     "Which shape of the schedule is best, most at the time of the ramp of 12 epochs?",
@@ -144,14 +143,16 @@ def budget(epochs: int, suffix: str = "", **options: Any) -> Arm:
     return ramp(f"ramp_{epochs}{suffix}", epochs, start, end, **options)
 
 
-def settings(question: str, suffix: str, title: str, **options: Any) -> Experiment:
+def settings(
+    question: str, suffix: str, title: str, num_seeds: int = 3, **options: Any
+) -> Experiment:
     """Compare a changed option with the base at the two smaller budgets."""
     rows = []
     for epochs in (6, EPOCHS):
         rows.append(Comparison(budget(epochs), None, f"{epochs} epochs"))
         changed = budget(epochs, suffix, **options)
         rows.append(Comparison(changed, budget(epochs), f"{epochs} epochs, {title}"))
-    return Experiment(question, tuple(rows), num_seeds=3)
+    return Experiment(question, tuple(rows), num_seeds)
 
 
 LEARNING_RATE = settings(
@@ -170,6 +171,7 @@ HEAD = settings(
     "Is the mean of the patches a better head than the class token?",
     "_mean_pool",
     "mean of the patches",
+    num_seeds=5,
     model={"name": "proxy_mean_pool"},
 )
 

@@ -35,8 +35,9 @@ def match_classes(names: Sequence[str], known: Sequence[str], origin: str) -> li
 
 def short_name(name: str) -> str:
     """Leave out a WordNet id that words follow, and all but the first of them: "tench"."""
-    words = _WORDNET_ID.sub("", name, count=1).strip()
-    return words.partition(",")[0] or name if words != name else name
+    found = _WORDNET_ID.match(name)
+    words = name[found.end() :].strip() if found else ""
+    return words.partition(",")[0] or name
 
 
 def _identity(name: str) -> str:

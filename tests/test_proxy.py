@@ -1,6 +1,7 @@
 """The experiments' arithmetic, that they run, and the page made from their results."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from benchmarks import tables
-from benchmarks.proxy import chart, costs, page, results, timm_training, training
+from benchmarks.proxy import chart, costs, page, results, teacher, timm_training, training
 from benchmarks.proxy.arms import BASE, FULL, LOW, arm, change, ramp, run_lengths
 from benchmarks.proxy.experiments import EXPERIMENTS, raw_resize
 from benchmarks.proxy.paired import paired_difference
@@ -214,6 +215,34 @@ def test_a_run_follows_its_stages_and_learns(tiny_betons, monkeypatch):
     assert (switch["epoch"], switch["from"], switch["to"]) == (4, 16, 32)
     assert trained == list(enumerate(one.resolutions))
     assert 0 < measured["ema_top_1"] <= 1
+
+
+def save_teacher(path, network, logits):
+    """Save a teacher that gives the same logits for every image."""
+    weights = {name: torch.zeros_like(tensor) for name, tensor in network.state_dict().items()}
+    weights["fc.bias"] = torch.tensor(logits)
+    torch.save({"network": repr(network), "weights": weights}, path)
+
+
+def test_a_teachers_opinion_is_half_of_the_target(tmp_path, monkeypatch):
+    monkeypatch.setattr(teacher, "PATH", tmp_path / "teacher.pt")
+    network = create_model(teacher.TEACHER.config.model, 3).eval()
+    save_teacher(teacher.PATH, network, [0.0, math.log(3.0), 0.0])
+    images, labels = torch.rand(2, 3, LOW, LOW), torch.tensor([0, 1])
+    soft = teacher.Teaching(lambda batch, _: batch, 3, is_hard=False)((images, labels), 0)
+    torch.testing.assert_close(soft[1], torch.tensor([[0.6, 0.3, 0.1], [0.1, 0.8, 0.1]]))
+    hard = teacher.Teaching(lambda batch, _: batch, 3, is_hard=True)((images, labels), 0)
+    assert hard[1].tolist() == [[0.5, 0.5, 0], [0, 1, 0]]
+    assert hard[0] is images
+
+
+def test_weights_of_another_network_are_refused_even_if_they_fit(tmp_path, monkeypatch):
+    monkeypatch.setattr(teacher, "PATH", tmp_path / "teacher.pt")
+    network = create_model(teacher.TEACHER.config.model, 3).eval()
+    network.maxpool = torch.nn.MaxPool2d(2)
+    save_teacher(teacher.PATH, network, [0.0, 1.0, 2.0])
+    with pytest.raises(costs.ConfigError, match="another one's"):
+        teacher.Teaching(lambda batch, _: batch, 3, is_hard=False)
 
 
 @pytest.mark.slow

@@ -20,6 +20,10 @@ from ffvit.options import (
 # Pixels. Patches of 8 make grids of 10 and 6; 224 and 128 px in patches of 16 make 14 and 8.
 FULL, LOW = 80, 48
 WARMUP_SHARE = 0.1
+# Options of the models that FF is compared with; their sizes are such that they cost about as much.
+MIXER = {"name": "proxy_mixer", "depth": 0}
+VIT = {"name": "proxy_vit"}
+RESNET = {"name": "proxy_resnet", "image_size": 0, "patch_size": 0, "embed_dim": 16, "depth": 0}
 
 BASE = TrainConfig(
     data=DataSection(

@@ -7,8 +7,7 @@ Arms that are to cost the same were given their epochs from the measured costs
 import dataclasses
 from typing import Any, Literal
 
-from benchmarks.proxy.arms import FULL, LOW, Arm, arm, ramp
-from benchmarks.proxy.teacher import RESNET
+from benchmarks.proxy.arms import FULL, LOW, MIXER, RESNET, VIT, Arm, arm, ramp
 
 EPOCHS = 12
 
@@ -202,9 +201,6 @@ TEACHER = Experiment(
         ),
     ),
 )
-
-MIXER = {"name": "proxy_mixer", "depth": 0}
-VIT = {"name": "proxy_vit"}
 
 
 def ladder() -> Experiment:

@@ -25,6 +25,12 @@ def _architecture(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name not in _PRETRAINED}
 
 
+def _pico(kind: type[FeedForwardViT], options: dict[str, Any]) -> FeedForwardViT:
+    """Build a variant of `ff_pico`, with as wide a token MLP."""
+    image_size = options.pop("img_size")
+    return kind(image_size=image_size, token_mlp_dim=TOKEN_MLP_DIM, **_architecture(options))
+
+
 class RawGrid(elastic.TokenGrid):
     """Token weights resized like images, bilinearly, and not rescaled: the naive way."""
 
@@ -41,10 +47,7 @@ class RawGrid(elastic.TokenGrid):
 def proxy_raw_resize(pretrained: bool = False, **options: Any) -> FeedForwardViT:
     """`ff_pico` with `RawGrid`."""
     del pretrained
-    image_size = options.pop("img_size")
-    model = FeedForwardViT(
-        image_size=image_size, token_mlp_dim=TOKEN_MLP_DIM, **_architecture(options)
-    )
+    model = _pico(FeedForwardViT, options)
     model.token_grid = RawGrid(model.token_grid.size)
     return model
 
@@ -73,9 +76,7 @@ class MeanPoolViT(FeedForwardViT):
 def proxy_mean_pool(pretrained: bool = False, **options: Any) -> FeedForwardViT:
     """`ff_pico` with `MeanPoolViT`'s head."""
     del pretrained
-    return MeanPoolViT(
-        image_size=options.pop("img_size"), token_mlp_dim=TOKEN_MLP_DIM, **_architecture(options)
-    )
+    return _pico(MeanPoolViT, options)
 
 
 @register_model
@@ -143,10 +144,7 @@ class Scaled(nn.Module):
 def proxy_layer_scale(pretrained: bool = False, **options: Any) -> FeedForwardViT:
     """`ff_pico` with LayerScale in both branches of each block."""
     del pretrained
-    image_size = options.pop("img_size")
-    model = FeedForwardViT(
-        image_size=image_size, token_mlp_dim=TOKEN_MLP_DIM, **_architecture(options)
-    )
+    model = _pico(FeedForwardViT, options)
     for block in model.blocks:
         block.mlp1 = Scaled(block.mlp1, model.embed_dim)
         block.mlp2 = Scaled(block.mlp2, model.embed_dim)

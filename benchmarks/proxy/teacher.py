@@ -7,15 +7,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from benchmarks.proxy.arms import FULL, LOW, arm
+from benchmarks.proxy.arms import FULL, LOW, RESNET, arm
 from benchmarks.proxy.results import NEW_RESULTS
+from ffvit.errors import ConfigError
 from ffvit.models import create_model
 
 PATH = NEW_RESULTS / "teacher.pt"
 SEED = 1000
 WEIGHT = 0.5
-NUM_CLASSES = 10
-RESNET = {"name": "proxy_resnet", "image_size": 0, "patch_size": 0, "embed_dim": 16, "depth": 0}
 # It is asked at every resolution of a ramp, so it is trained at several in turn.
 TEACHER = arm("teacher", *((LOW, 1), (64, 1), (FULL, 1)) * 8, model=RESNET)
 
@@ -32,9 +31,14 @@ class Teaching:
         self._augment = augment
         self._num_classes = num_classes
         self._is_hard = is_hard
-        self._network = create_model(TEACHER.config.model, num_classes)
-        self._network.load_state_dict(torch.load(PATH)["weights"])
-        self._network.eval()
+        self._network = create_model(TEACHER.config.model, num_classes).eval()
+        saved = torch.load(PATH)
+        if saved["network"] != repr(self._network):  # its tensors may fit nevertheless
+            raise ConfigError(
+                f"{PATH}: expected weights of this network, got another one's; remove the file, "
+                "and it is trained again."
+            )
+        self._network.load_state_dict(saved["weights"])
 
     @torch.no_grad()
     def __call__(self, batch: Any, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:

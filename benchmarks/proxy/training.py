@@ -91,7 +91,11 @@ def open_session(config: TrainConfig, resolutions: list[int], teaching: str = ""
 
 
 def train_teacher() -> dict[str, Any]:
-    """Train the teacher; returns its weights and its top-1 at the resolutions of its training."""
+    """Train the teacher.
+
+    Returns:
+        What it looks like, its weights, and its top-1 at the resolutions of its training.
+    """
     arm = teacher.TEACHER
     session = open_session(change(arm.config, training={"seed": teacher.SEED}), arm.resolutions)
     for epoch, resolution in enumerate(arm.resolutions):
@@ -99,7 +103,8 @@ def train_teacher() -> dict[str, Any]:
         session.trainer.train_epoch(session.train_loader, epoch)
     top_1 = {size: session.top_1(size) for size in sorted({*arm.resolutions})}
     session.close()
-    return {"weights": session.trainer.model.state_dict(), "top_1": top_1}
+    model = session.trainer.model.eval()
+    return {"network": repr(model), "weights": model.state_dict(), "top_1": top_1}
 
 
 def run(arm: Arm, seed: int) -> dict[str, Any]:
